@@ -1,0 +1,1 @@
+"""One module per verb, thin: settle the inputs, ask the floors below, return a value."""

@@ -1,0 +1,129 @@
+"""The ``mlpack`` command: the group, and the one place where an error becomes a message."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from mlpack import __version__
+from mlpack.cli.options import Settings, setting
+from mlpack.errors import MlpackError
+
+COMMANDS = {
+    "init": "Start a project: mlpack.toml, score.py, requirements.in.",
+    "register": "Keep a model as a version in the project's store.",
+    "models": "List models and their versions.",
+    "show": "Show one model version: files, signature, metrics.",
+    "base": "Build or show the stable base image.",
+    "build": "Make a release: the base and one layer with the model.",
+    "diff": "Show what a device on OLD fetches to reach NEW.",
+    "report": "Show bytes and money per release and fleet.",
+    "render": "Write the IoT Edge deployment manifest of a release.",
+    "doctor": "Check this machine and this project.",
+}
+"""Every command and its one-line help, in the order of the user's way through.
+
+Listed here so that ``mlpack --help`` imports none of them; a test compares the
+lines with each command's own help.
+"""
+
+SIGINT_STATUS = 130
+
+
+class Group(click.Group):
+    """Loads a command when it is called, and turns our own errors into two lines."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All commands, in the order of the user's way through."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import ``mlpack.cli.<name>`` and return its command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"mlpack.cli.{cmd_name}")
+        found = getattr(module, cmd_name)
+        return found if isinstance(found, click.Command) else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands from the table above, importing none."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command; an :class:`MlpackError` becomes ``error:`` and ``hint:`` and a status."""
+        try:
+            return super().invoke(ctx)
+        except MlpackError as error:
+            fail(str(error), error.hint, error.exit_status)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            fail(f"{where}{error.strerror or error}", _os_hint(error), 1)
+
+
+@click.group(
+    cls=Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="\b\nThe way through:\n"
+    "  mlpack init --template fan fan && cd fan\n"
+    "  mlpack base build\n"
+    "  mlpack register fan.onnx && mlpack build fan\n"
+    "  mlpack report fan",
+)
+@click.option(
+    "-C",
+    "directory",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=Path(),
+    metavar="DIR",
+    help="Run in DIR instead of here.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+@click.version_option(__version__, prog_name="mlpack")
+@click.pass_context
+def cli(ctx: click.Context, directory: Path, as_json: bool) -> None:
+    """Ship models to edge fleets as one small layer on the image the devices hold."""
+    ctx.obj = Settings(directory, as_json or setting("json") == "1")
+
+
+def fail(message: str, hint: str, status: int) -> NoReturn:
+    """Print what went wrong and what to do, and end with ``status``."""
+    click.echo(f"error: {message}", err=True)
+    if hint:
+        click.echo(f"hint: {hint}", err=True)
+    sys.exit(status)
+
+
+def main() -> None:
+    """Entry point of the ``mlpack`` script."""
+    # A terminated command must clean up as an interrupted one does.
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        fail("interrupted; nothing half-done was left", "", SIGINT_STATUS)
+
+
+def _terminated(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _os_hint(error: OSError) -> str:
+    import errno
+
+    return {
+        errno.ENOSPC: "free some disk space and run the command again",
+        errno.EDQUOT: "free some disk space and run the command again",
+        errno.EACCES: "check who owns the file or directory",
+        errno.EROFS: "the file system is read-only: choose another directory with -C",
+    }.get(error.errno or 0, "")

@@ -1,0 +1,93 @@
+"""Where words go: answers on stdout, talk and progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import click
+
+from mlpack.cli.options import settings
+
+PIPE_WIDTH = 100
+"""Columns of a table that goes into a pipe, where no terminal says how wide it is."""
+
+
+def answer(document: Mapping[str, object], text: str | Callable[[], str]) -> None:
+    """Print the command's answer: ``document`` with ``--json``, else ``text``."""
+    if settings().json:
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        return
+    shown = text if isinstance(text, str) else text()
+    if shown:
+        click.echo(shown)
+
+
+def note(text: str) -> None:
+    """Say something beside the answer."""
+    click.echo(text, err=True)
+
+
+def size(count: int) -> str:
+    """Bytes for people; decimal units, as network bills use them.
+
+    >>> [size(999), size(12_706), size(60_000_000)]
+    ['999 B', '12.7 KB', '60.0 MB']
+    """
+    if count < 1000:
+        return f"{count} B"
+    value = float(count)
+    for unit in ("KB", "MB", "GB"):
+        value /= 1000
+        if value < 999.95:
+            return f"{value:.1f} {unit}"
+    return f"{value / 1000:.1f} TB"
+
+
+def table(
+    headers: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[int] = ()
+) -> str:
+    """Lay out rows under headers to fit the terminal; ``right`` are the columns of numbers."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for number, header in enumerate(headers):
+        numeric = number in right
+        shown.add_column(
+            header, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold"
+        )
+    for row in rows:
+        shown.add_row(*(Text(cell) for cell in row))
+    return _render(shown)
+
+
+def _render(shown: object) -> str:
+    from rich.console import Console
+
+    terminal = sys.stdout.isatty()
+    console = Console(width=None if terminal else PIPE_WIDTH, color_system=None, highlight=False)
+    with console.capture() as captured:
+        console.print(shown)
+    return "\n".join(line.rstrip() for line in captured.get().rstrip("\n").splitlines())
+
+
+@contextmanager
+def progress(label: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """Show a bar on a terminal's stderr while the block runs; nothing in a pipe.
+
+    Yields ``advance(bytes)``. ``total`` in bytes, or ``None`` where it is not known.
+    """
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task(label, total=total)
+        yield lambda count: bars.update(task, advance=count)

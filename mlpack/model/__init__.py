@@ -1,0 +1,1 @@
+"""What is packaged, as values: model versions, the recipe, the lock."""

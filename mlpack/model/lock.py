@@ -1,0 +1,228 @@
+"""``mlpack.lock``: which base every release of a project is built on.
+
+The user commits this file; only mlpack writes it. Its first line is a sha256
+over the rest, so an edit by hand is noticed instead of built upon.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import tomli_w
+
+from mlpack.errors import MlpackError
+from mlpack.oci import descriptor as media
+from mlpack.oci.descriptor import Descriptor, Platform
+from mlpack.oci.digest import Digest, InvalidDigest
+from mlpack.oci.document import InvalidContent, Node, canonical
+from mlpack.oci.image import Layer
+from mlpack.oci.packing import Packing
+
+VERSION = 1
+
+
+class InvalidLock(MlpackError):
+    """A lock that cannot be trusted: edited, truncated, or from another version."""
+
+    hint = (
+        "restore mlpack.lock from version control (git checkout mlpack.lock), "
+        "or make a new base with: mlpack base build --upgrade"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LockedLayer:
+    """One layer of the base; ``role`` is debian or source, packages, runtime or entry."""
+
+    role: str
+    layer: Layer
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class LockedPackage:
+    """A Python package of the base; ``hashes`` are the wheels that were allowed."""
+
+    name: str
+    version: str
+    hashes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class DebianPackage:
+    """A Debian package of the base, and the sha256 of its .deb."""
+
+    name: str
+    version: str
+    architecture: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockedPlatform:
+    """The base for one platform."""
+
+    platform: Platform
+    manifest: Descriptor
+    layers: tuple[LockedLayer, ...]
+    python: tuple[LockedPackage, ...] = ()
+    debian: tuple[DebianPackage, ...] = ()
+
+    def version_of(self, package: str) -> str:
+        """The locked version of a Python package, or an empty text."""
+        return next((each.version for each in self.python if each.name == package), "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockedBase:
+    """The base of a project on all its platforms."""
+
+    source: str
+    """``[base] from`` as it was when the base was made."""
+
+    recipe: Digest
+    """Digest of everything the base was made from; another recipe needs another base."""
+
+    index: Descriptor
+    """The base as one name for all platforms."""
+
+    packing: Packing
+    platforms: tuple[LockedPlatform, ...]
+
+    def on(self, platform: Platform) -> LockedPlatform | None:
+        """The base for ``platform``, where there is one."""
+        return next((each for each in self.platforms if each.platform == platform), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lock:
+    """The whole lock: the base, and the anchor release patches of each model are made against."""
+
+    base: LockedBase
+    anchors: Mapping[str, Digest] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str) -> Lock:
+        """Read a lock; raise :class:`InvalidLock` unless it is exactly what mlpack wrote."""
+        try:
+            document = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise InvalidLock(f"mlpack.lock is not TOML ({error})") from error
+        seal = document.pop("seal", None)
+        if document.get("version") != VERSION:
+            raise InvalidLock(
+                f"mlpack.lock has version {document.get('version')}, this mlpack reads {VERSION}",
+                hint="use the mlpack that wrote it, or run: mlpack base build --upgrade",
+            )
+        if seal != str(Digest.of(canonical(document))):
+            raise InvalidLock("mlpack.lock was changed by hand (its seal does not fit its content)")
+        try:
+            node = Node(document, "mlpack.lock")
+            anchors = node.get("anchors")
+            return cls(
+                base=_base_from(node.need("base")),
+                anchors={name: _digest(value) for name, value in anchors.items()}
+                if anchors
+                else {},
+            )
+        except InvalidContent as error:
+            raise InvalidLock(str(error)) from error
+
+    def dump(self) -> str:
+        """The lock as text; the same lock gives the same text."""
+        document: dict[str, object] = {"version": VERSION, "base": _base_to(self.base)}
+        if self.anchors:
+            document["anchors"] = {name: str(self.anchors[name]) for name in sorted(self.anchors)}
+        sealed = {"seal": str(Digest.of(canonical(document))), **document}
+        return (
+            "# Written by mlpack. Commit it, do not edit it; to change it: mlpack base build\n"
+            + tomli_w.dumps(sealed)
+        )
+
+
+def _base_to(base: LockedBase) -> dict[str, object]:
+    return {
+        "from": base.source,
+        "recipe": str(base.recipe),
+        "index": base.index.to_json(),
+        "packing": base.packing.to_json(),
+        "platform": [_platform_to(each) for each in base.platforms],
+    }
+
+
+def _base_from(node: Node) -> LockedBase:
+    return LockedBase(
+        source=node.need("from").text(),
+        recipe=_digest(node.need("recipe")),
+        index=Descriptor.from_json(node.need("index")),
+        packing=Packing.from_json(node.need("packing")),
+        platforms=tuple(_platform_from(each) for each in node.need("platform").elements()),
+    )
+
+
+def _platform_to(locked: LockedPlatform) -> dict[str, object]:
+    return {
+        "name": str(locked.platform),
+        "manifest": {"digest": str(locked.manifest.digest), "size": locked.manifest.size},
+        "layer": [
+            {
+                "role": each.role,
+                **each.layer.descriptor.to_json(),
+                "diff_id": str(each.layer.diff_id),
+            }
+            for each in locked.layers
+        ],
+        "python": [
+            {"name": each.name, "version": each.version, "hashes": list(each.hashes)}
+            for each in sorted(locked.python)
+        ],
+        "debian": [
+            {
+                "name": each.name,
+                "version": each.version,
+                "architecture": each.architecture,
+                "sha256": each.sha256,
+            }
+            for each in sorted(locked.debian)
+        ],
+    }
+
+
+def _platform_from(node: Node) -> LockedPlatform:
+    manifest = node.need("manifest")
+    return LockedPlatform(
+        platform=Platform.parse(node.need("name").text()),
+        manifest=Descriptor(
+            media.MANIFEST, _digest(manifest.need("digest")), manifest.need("size").integer()
+        ),
+        layers=tuple(
+            LockedLayer(
+                each.need("role").text(),
+                Layer(Descriptor.from_json(each), _digest(each.need("diff_id"))),
+            )
+            for each in node.need("layer").elements()
+        ),
+        python=tuple(
+            LockedPackage(
+                each.need("name").text(), each.need("version").text(), each.need("hashes").texts()
+            )
+            for each in node.need("python").elements()
+        ),
+        debian=tuple(
+            DebianPackage(
+                each.need("name").text(),
+                each.need("version").text(),
+                each.need("architecture").text(),
+                each.need("sha256").text(),
+            )
+            for each in node.need("debian").elements()
+        ),
+    )
+
+
+def _digest(node: Node) -> Digest:
+    try:
+        return Digest.parse(node.text())
+    except InvalidDigest as error:
+        raise InvalidContent(node.where, str(error)) from error

@@ -1,0 +1,1 @@
+"""OCI content as immutable values: no disk, no network, standard library only."""

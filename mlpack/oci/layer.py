@@ -1,0 +1,84 @@
+"""Writing a layer: arranged entries in, one blob and its two digests out, in flat memory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+from mlpack.errors import MlpackError
+from mlpack.oci import descriptor as media
+from mlpack.oci.compression import Gzip, OpenFile, Writable, choose_compression
+from mlpack.oci.descriptor import Descriptor
+from mlpack.oci.digest import Digest
+from mlpack.oci.image import Layer
+from mlpack.oci.packing import Packing
+from mlpack.oci.tarball import END, header, padding
+from mlpack.oci.tree import Entry, arrange
+
+CHUNK = 1024 * 1024
+
+
+class ContentChanged(MlpackError):
+    """A file that is not as long as it was when the layer was planned."""
+
+    hint = "let nothing write to the model's files while mlpack reads them, and run it again"
+
+
+class _Hashing:
+    """Hashes and counts what passes through to ``out``, which may be nothing."""
+
+    def __init__(self, out: Writable | None) -> None:
+        self._out = out
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: bytes) -> None:
+        self._hash.update(data)
+        self.size += len(data)
+        if self._out is not None:
+            self._out.write(data)
+
+    @property
+    def digest(self) -> Digest:
+        return Digest(self._hash.hexdigest())
+
+
+def write_layer(
+    entries: Iterable[Entry], open_file: OpenFile, out: Writable, packing: Packing
+) -> Layer:
+    """Write the layer that holds ``entries`` to ``out`` and return its names.
+
+    The same entries, content and packing give the same bytes on every machine.
+    Memory stays flat: content passes through in chunks of 1 MiB. Raises
+    :class:`~mlpack.oci.tree.UnsafeEntry` before anything is written, and
+    :class:`ContentChanged` where a file is not of its announced size.
+    """
+    arranged = arrange(entries)
+    blob = _Hashing(out)
+    if choose_compression(arranged, open_file) == "none":
+        _write_tar(arranged, open_file, blob)
+        return Layer(Descriptor(media.LAYER_TAR, blob.digest, blob.size), blob.digest)
+    gzip = Gzip(blob, packing.level)
+    tar = _Hashing(gzip)
+    _write_tar(arranged, open_file, tar)
+    gzip.finish()
+    return Layer(Descriptor(media.LAYER_GZIP, blob.digest, blob.size), tar.digest)
+
+
+def _write_tar(entries: Iterable[Entry], open_file: OpenFile, out: Writable) -> None:
+    for entry in entries:
+        out.write(header(entry))
+        if entry.kind == "file":
+            _copy(entry, open_file, out)
+            out.write(padding(entry.size))
+    out.write(END)
+
+
+def _copy(entry: Entry, open_file: OpenFile, out: Writable) -> None:
+    left = entry.size
+    with open_file(entry.path) as content:
+        while left and (chunk := content.read(min(CHUNK, left))):
+            out.write(chunk)
+            left -= len(chunk)
+        if left or content.read(1):
+            raise ContentChanged(f"{entry.path} is not the {entry.size} bytes it was")

@@ -1,0 +1,1 @@
+"""Decisions: values in, values out; no disk, no network, no clock."""

@@ -1,0 +1,1 @@
+"""The only code on disk, network and daemons."""

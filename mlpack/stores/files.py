@@ -1,0 +1,72 @@
+"""Writing files so that a reader, or a crash, never sees half of one."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+PRIVATE = 0o600
+SHARED = 0o644
+
+
+@contextmanager
+def atomic(path: Path, *, mode: int = SHARED) -> Iterator[BinaryIO]:
+    """Write ``path`` whole or not at all: beside it, fsync, rename, fsync of the folder.
+
+    A block that raises leaves what was there, and nothing beside it.
+    """
+    with staged(path.parent) as (content, keep):
+        yield content
+        keep(path, mode)
+
+
+@contextmanager
+def staged(folder: Path) -> Iterator[tuple[BinaryIO, _Keep]]:
+    """A nameless-to-be file in ``folder`` and the function that gives it its name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=folder, prefix=".part-")
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "w+b") as content:
+            yield content, _Keep(content, temporary)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class _Keep:
+    def __init__(self, content: BinaryIO, temporary: Path) -> None:
+        self._content = content
+        self._temporary = temporary
+
+    def __call__(self, path: Path, mode: int = SHARED) -> None:
+        self._content.flush()
+        os.fchmod(self._content.fileno(), mode)
+        os.fsync(self._content.fileno())
+        self._temporary.rename(path)
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in ``folder`` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an inter-process lock on ``path`` while the block runs; others wait.
+
+    The lock goes with the process (flock), so a killed one leaves none behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,131 @@
+"""What a user may write where an image is asked for, and finding it.
+
+``NAME[:VERSION]`` a release of this project, ``base`` its base, ``oci:PATH[:TAG]``
+an OCI layout, ``docker-archive:PATH[:NAME]`` a ``docker save`` file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlpack.errors import MlpackError, UsageError
+from mlpack.model.recipe import check_name
+from mlpack.oci import descriptor as media
+from mlpack.oci.descriptor import Descriptor, Platform
+from mlpack.oci.image import Image
+from mlpack.oci.index import Index
+from mlpack.stores.archive import ArchiveStore
+from mlpack.stores.base import NotFound, Readable, read_index, select_image
+from mlpack.stores.layout import LayoutStore
+from mlpack.stores.project import Project
+
+MODEL, VERSION = "io.mlpack.model", "io.mlpack.version"
+
+
+class NoSuchImage(MlpackError):
+    """A reference to nothing."""
+
+    hint = "list what there is with: mlpack models"
+
+
+@dataclass(frozen=True)
+class Found:
+    """An image and where it lies; ``index`` is set where its name is that of several platforms."""
+
+    name: str
+    store: Readable
+    target: Descriptor
+    image: Image
+    index: Index | None
+
+
+def find_image(project: Project | None, text: str, platform: Platform | None = None) -> Found:
+    """Find ``text``; raise :class:`NoSuchImage` or :class:`UsageError`.
+
+    Of an image for several platforms the one for ``platform`` is taken, or the
+    first listed.
+    """
+    store, target = _locate(project, text)
+    index = read_index(store, target) if target.media_type in media.INDEXES else None
+    return Found(text, store, target, select_image(store, target, platform), index)
+
+
+def release_tag(name: str, version: str) -> str:
+    """The layout's name of a release."""
+    return f"{name}-{version}"
+
+
+def release_annotations(name: str, version: str) -> Mapping[str, str]:
+    """What tells a release's entry in ``index.json`` from others; no device ever fetches it."""
+    return {MODEL: name, VERSION: version}
+
+
+def releases(layout: LayoutStore, name: str) -> Mapping[str, Descriptor]:
+    """The releases of model ``name`` by version, oldest first where versions are numbers."""
+    found = {
+        target.annotations[VERSION]: target
+        for target in layout.tags().values()
+        if target.annotations.get(MODEL) == name and VERSION in target.annotations
+    }
+    return {version: found[version] for version in sorted(found, key=version_order)}
+
+
+def version_order(version: str) -> tuple[int, int, str]:
+    """Sorts whole numbers by value and before other texts."""
+    return (0, int(version), "") if version.isdecimal() else (1, 0, version)
+
+
+def _locate(project: Project | None, text: str) -> tuple[Readable, Descriptor]:
+    kind, _, rest = text.partition(":")
+    if kind == "oci":
+        return _in_layout(rest)
+    if kind == "docker-archive":
+        path, _, name = rest.partition(":")
+        archive = ArchiveStore(Path(path))
+        return archive, archive.resolve(name)
+    if "/" in text or "@" in text:
+        raise UsageError(
+            f"{text!r} is in a registry, and this mlpack reads images from disk only",
+            hint="copy it here first: skopeo copy docker://REFERENCE oci:DIR:TAG, "
+            "then name it oci:DIR:TAG",
+        )
+    if project is None:
+        raise UsageError(f"{text!r} is a release, and this is not a project", hint="use -C DIR")
+    return project.layout, _release(project, kind, rest)
+
+
+def _release(project: Project, name: str, version: str) -> Descriptor:
+    if name == "base" and not version:
+        return _resolve(project.layout, "base", "build it with: mlpack base build")
+    check_name(name)
+    found = releases(project.layout, name)
+    if not version and not found:
+        raise NoSuchImage(f"model {name!r} has no release", hint=f"make one: mlpack build {name}")
+    wanted = check_name(version, "version") if version else list(found)[-1]
+    if wanted not in found:
+        raise NoSuchImage(
+            f"{name}:{wanted} has no release", hint=f"make it with: mlpack build {name}:{wanted}"
+        )
+    return found[wanted]
+
+
+def _in_layout(text: str) -> tuple[Readable, Descriptor]:
+    # The path may hold a colon itself: what exists as a directory wins.
+    path, _, tag = (text, "", "") if Path(text).is_dir() else text.rpartition(":")
+    layout = LayoutStore.existing(Path(path or tag))
+    if tag and path:
+        return layout, _resolve(layout, tag, f"it has: {', '.join(layout.tags()) or 'no names'}")
+    entries = layout.entries()
+    if len(entries) != 1:
+        names = ", ".join(layout.tags()) or "none"
+        raise UsageError(f"{path} holds {len(entries)} images", hint=f"add :TAG, one of: {names}")
+    return layout, entries[0]
+
+
+def _resolve(layout: LayoutStore, name: str, hint: str) -> Descriptor:
+    try:
+        return layout.resolve(name)
+    except NotFound as error:
+        raise NoSuchImage(str(error), hint=hint) from error
