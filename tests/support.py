@@ -1,4 +1,4 @@
-"""Content made for tests: layers and images from names, a project with a tiny base, a model."""
+"""Content made for tests: layers and images from names, a project with a base, a tiny model."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def real_layer(store: StagingStore, files: Mapping[str, bytes]) -> Layer:
     """Write a real layer of ``files`` into ``store``."""
     entries, open_file = contents(files)
     with store.stage() as out:
-        made = write_layer(entries, open_file, out, PACKING)  # type: ignore[arg-type]
+        made = write_layer(entries, open_file, out)  # type: ignore[arg-type]
         out.commit(made.descriptor)
     return made
 
@@ -121,7 +121,7 @@ def _tiny_platform(project: Project, platform: Platform) -> tuple[Image, LockedP
 def make_project(
     root: Path, *, name: str = "fan", settings: str = "", base: bool = True
 ) -> Project:
-    """A project in ``root`` with a locked tiny base; ``settings`` are added to mlpack.toml."""
+    """A project in ``root``, its tiny base locked; ``settings`` are added to its mlpack.toml."""
     root.mkdir(parents=True, exist_ok=True)
     (root / "mlpack.toml").write_text(
         f'[model]\nname = "{name}"\n\n'

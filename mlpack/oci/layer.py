@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from contextlib import closing
 
 from mlpack.errors import MlpackError
 from mlpack.oci import descriptor as media
-from mlpack.oci.compression import Gzip, OpenFile, Writable, choose_compression
+from mlpack.oci.compression import Gzip, OpenFile, Writable, choose_level
 from mlpack.oci.descriptor import Descriptor
 from mlpack.oci.digest import Digest
 from mlpack.oci.image import Layer
-from mlpack.oci.packing import Packing
 from mlpack.oci.tarball import END, header, padding
 from mlpack.oci.tree import Entry, arrange
 
@@ -25,9 +25,9 @@ class ContentChanged(MlpackError):
 
 
 class _Hashing:
-    """Hashes and counts what passes through to ``out``, which may be nothing."""
+    """Hashes and counts what passes through to ``out``."""
 
-    def __init__(self, out: Writable | None) -> None:
+    def __init__(self, out: Writable) -> None:
         self._out = out
         self._hash = hashlib.sha256()
         self.size = 0
@@ -35,33 +35,32 @@ class _Hashing:
     def write(self, data: bytes) -> None:
         self._hash.update(data)
         self.size += len(data)
-        if self._out is not None:
-            self._out.write(data)
+        self._out.write(data)
 
     @property
     def digest(self) -> Digest:
         return Digest(self._hash.hexdigest())
 
 
-def write_layer(
-    entries: Iterable[Entry], open_file: OpenFile, out: Writable, packing: Packing
-) -> Layer:
+def write_layer(entries: Iterable[Entry], open_file: OpenFile, out: Writable) -> Layer:
     """Write the layer that holds ``entries`` to ``out`` and return its names.
 
-    The same entries, content and packing give the same bytes on every machine.
-    Memory stays flat: content passes through in chunks of 1 MiB. Raises
-    :class:`~mlpack.oci.tree.UnsafeEntry` before anything is written, and
-    :class:`ContentChanged` where a file is not of its announced size.
+    The same entries and content give the same bytes on every machine, as
+    :data:`~mlpack.oci.compression.PACKING` lays down. Memory stays flat: content
+    passes through in chunks of 1 MiB. Raises :class:`~mlpack.oci.tree.UnsafeEntry`
+    before anything is written, and :class:`ContentChanged` where a file is not of
+    its announced size.
     """
     arranged = arrange(entries)
+    level = choose_level(arranged, open_file)
     blob = _Hashing(out)
-    if choose_compression(arranged, open_file) == "none":
+    if not level:
         _write_tar(arranged, open_file, blob)
         return Layer(Descriptor(media.LAYER_TAR, blob.digest, blob.size), blob.digest)
-    gzip = Gzip(blob, packing.level)
-    tar = _Hashing(gzip)
-    _write_tar(arranged, open_file, tar)
-    gzip.finish()
+    with closing(Gzip(blob, level)) as gzip:
+        tar = _Hashing(gzip)
+        _write_tar(arranged, open_file, tar)
+        gzip.finish()
     return Layer(Descriptor(media.LAYER_GZIP, blob.digest, blob.size), tar.digest)
 
 

@@ -1,7 +1,8 @@
 """What a user may write where an image is asked for, and finding it.
 
-``NAME[:VERSION]`` a release of this project, ``base`` its base, ``oci:PATH[:TAG]``
-an OCI layout, ``docker-archive:PATH[:NAME]`` a ``docker save`` file.
+``NAME[:VERSION]`` a release of this project, ``…@sha256:…`` one by the digest that
+``mlpack build`` printed, ``base`` its base, ``oci:PATH[:TAG]`` an OCI layout,
+``docker-archive:PATH[:NAME]`` a ``docker save`` file.
 """
 
 from __future__ import annotations
@@ -85,6 +86,8 @@ def _locate(project: Project | None, text: str) -> tuple[Readable, Descriptor]:
         path, _, name = rest.partition(":")
         archive = ArchiveStore(Path(path))
         return archive, archive.resolve(name)
+    if project is not None and "@" in text and (held := _by_digest(project.layout, text)):
+        return project.layout, held
     if "/" in text or "@" in text:
         raise UsageError(
             f"{text!r} is in a registry, and this mlpack reads images from disk only",
@@ -109,6 +112,11 @@ def _release(project: Project, name: str, version: str) -> Descriptor:
             f"{name}:{wanted} has no release", hint=f"make it with: mlpack build {name}:{wanted}"
         )
     return found[wanted]
+
+
+def _by_digest(layout: LayoutStore, text: str) -> Descriptor | None:
+    digest = text.rpartition("@")[2]
+    return next((each for each in layout.entries() if str(each.digest) == digest), None)
 
 
 def _in_layout(text: str) -> tuple[Readable, Descriptor]:
