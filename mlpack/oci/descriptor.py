@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -28,6 +29,7 @@ TAR_LAYERS = frozenset({LAYER_TAR, "application/vnd.docker.image.rootfs.diff.tar
 GZIP_LAYERS = frozenset({LAYER_GZIP, DOCKER_LAYER_GZIP})
 ZSTD_LAYERS = frozenset({LAYER_ZSTD})
 
+_WORD = re.compile(r"[a-z0-9_]+")
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
 
 
@@ -47,7 +49,7 @@ class Platform:
         'linux/arm/v7'
         """
         parts = text.split("/")
-        if not 2 <= len(parts) <= 3 or not all(part.isalnum() for part in parts):
+        if not 2 <= len(parts) <= 3 or not all(_WORD.fullmatch(part) for part in parts):
             raise UsageError(
                 f"{text!r} is not a platform", hint="write it as linux/amd64 or linux/arm64"
             )

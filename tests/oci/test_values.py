@@ -1,0 +1,163 @@
+"""Digests, descriptors, platforms, references, documents."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlpack.errors import UsageError
+from mlpack.oci import descriptor as media
+from mlpack.oci.descriptor import Descriptor, Platform
+from mlpack.oci.digest import Digest, InvalidDigest
+from mlpack.oci.document import MAX_DOCUMENT_BYTES, InvalidContent, Node, canonical, parse
+from mlpack.oci.reference import InvalidReference, Reference
+
+HEX = "0123456789abcdef" * 4
+
+
+@given(st.binary())
+def test_a_digest_reads_what_it_writes(content: bytes) -> None:
+    digest = Digest.of(content)
+    assert Digest.parse(str(digest)) == digest
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", HEX, f"sha512:{HEX}", f"sha256:{HEX[:-1]}", f"sha256:{HEX.upper()}", f"sha256:{HEX}\n"],
+)
+def test_other_texts_are_no_digest(text: str) -> None:
+    with pytest.raises(InvalidDigest):
+        Digest.parse(text)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(st.dictionaries(st.text(), JSON))
+def test_canonical_json_does_not_depend_on_order(value: dict[str, object]) -> None:
+    turned = dict(reversed(value.items()))
+    assert canonical(value) == canonical(turned)
+    assert parse(canonical(value), "x").value == value
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "is not JSON"),
+        (b"[1]", "is not an object"),
+        (b'{"a":', "is not JSON"),
+        (b"\xff\xfe{}", "is not JSON"),
+        (b"[" * 100_000, "is not JSON"),
+        (b" " * (MAX_DOCUMENT_BYTES + 1), "more than"),
+    ],
+    ids=["empty", "array", "cut", "not utf-8", "deep", "large"],
+)
+def test_what_is_no_document_is_said_so(content: bytes, problem: str) -> None:
+    with pytest.raises(InvalidContent, match=problem) as caught:
+        parse(content, "manifest")
+    assert str(caught.value).startswith("manifest: ")
+
+
+def test_a_problem_names_its_place() -> None:
+    node = parse(b'{"layers":[{"size":1},{"size":"x"}]}', "manifest")
+    sizes = [each.need("size") for each in node.need("layers").elements()]
+    assert sizes[0].integer() == 1
+    with pytest.raises(InvalidContent, match=r"^manifest\.layers\[1\]\.size: is not a whole"):
+        sizes[1].integer()
+    with pytest.raises(InvalidContent, match=r"^manifest: 'config' is missing"):
+        node.need("config")
+    with pytest.raises(InvalidContent, match="less than 0"):
+        Node(-1, "x").integer()
+    with pytest.raises(InvalidContent, match="whole number"):
+        Node(True, "x").integer()
+
+
+def test_a_descriptor_reads_what_it_writes() -> None:
+    target = Descriptor(
+        media.MANIFEST,
+        Digest.of(b"x"),
+        1,
+        {"a": "b"},
+        Platform("linux", "arm", "v7"),
+        "application/x",
+    )
+    again = Descriptor.from_json(Node(json.loads(json.dumps(target.to_json())), "x"))
+    assert again == target
+    assert again.annotations == {"a": "b"}
+    assert again.platform == Platform("linux", "arm", "v7")
+    assert again.artifact_type == "application/x"
+
+
+def test_descriptors_are_equal_when_the_bytes_are() -> None:
+    assert Descriptor.of(b"x", media.CONFIG) == Descriptor(
+        media.CONFIG, Digest.of(b"x"), 1, {"note": "other"}
+    )
+
+
+@pytest.mark.parametrize("text", ["linux", "linux/", "/amd64", "a/b/c/d", "linux/amd 64"])
+def test_other_texts_are_no_platform(text: str) -> None:
+    with pytest.raises(UsageError):
+        Platform.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("image", "wanted", "fits"),
+    [
+        ("linux/arm64", "linux/arm64", True),
+        ("linux/arm64", "linux/arm64/v8", True),
+        ("linux/arm/v6", "linux/arm/v7", False),
+        ("linux/amd64", "linux/arm64", False),
+        ("linux/x86_64", "linux/amd64", True),
+    ],
+)
+def test_which_image_fits_which_platform(image: str, wanted: str, fits: bool) -> None:
+    assert Platform.parse(image).fits(Platform.parse(wanted)) is fits
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("localhost/fan", ("localhost", "fan", "", None)),
+        ("127.0.0.1:5000/a/b:3", ("127.0.0.1:5000", "a/b", "3", None)),
+        (f"r.example.com/a@sha256:{HEX}", ("r.example.com", "a", "", Digest(HEX))),
+        (f"r.example.com/a:t@sha256:{HEX}", ("r.example.com", "a", "t", Digest(HEX))),
+        ("[::1]:5000/a__b/c-d:T.1", ("[::1]:5000", "a__b/c-d", "T.1", None)),
+    ],
+)
+def test_references(text: str, parts: tuple[str, str, str, Digest | None]) -> None:
+    found = Reference.parse(text)
+    assert (found.registry, found.repository, found.tag, found.digest) == parts
+    assert str(found) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "fan",
+        "fan:1",
+        "library/fan",
+        "r.example.com/",
+        "r.example.com/A",
+        "r.example.com/a:",
+        "r.example.com/a@",
+        "r.example.com/a@sha256:12",
+        "r.example.com/../a",
+        "https://r.example.com/a",
+        "r.example.com/a b",
+    ],
+)
+def test_other_texts_are_no_reference(text: str) -> None:
+    with pytest.raises(InvalidReference):
+        Reference.parse(text)
+
+
+def test_pinning_drops_the_tag_that_edge_agent_refuses() -> None:
+    pinned = Reference.parse("r.example.com/a:3").pinned(Digest(HEX))
+    assert str(pinned) == f"r.example.com/a@sha256:{HEX}"

@@ -1,0 +1,110 @@
+"""The suite every store passes."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+
+from mlpack.oci import descriptor as media
+from mlpack.oci.descriptor import Descriptor
+from mlpack.oci.digest import Digest
+from mlpack.stores.base import Corrupt, ListingStore, NotFound, StagingStore, read, verified
+from mlpack.stores.layout import LayoutStore
+from mlpack.stores.memory import MemoryStore
+
+CONTENT = b"some bytes"
+TARGET = Descriptor.of(CONTENT, media.LAYER_TAR)
+
+
+class _Full(StagingStore, ListingStore): ...
+
+
+@pytest.fixture(params=["memory", "layout"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> _Full:
+    made: dict[str, object] = {"memory": MemoryStore(), "layout": LayoutStore(tmp_path / "oci")}
+    return made[request.param]  # type: ignore[return-value]
+
+
+def test_what_is_put_can_be_read(store: _Full) -> None:
+    assert not store.exists(TARGET)
+    store.put(TARGET, io.BytesIO(CONTENT))
+    assert store.exists(TARGET)
+    assert read(store, TARGET) == CONTENT
+
+
+def test_putting_twice_is_putting_once(store: _Full) -> None:
+    store.put(TARGET, io.BytesIO(CONTENT))
+    store.put(TARGET, io.BytesIO(CONTENT))
+    assert read(store, TARGET) == CONTENT
+
+
+@pytest.mark.parametrize("content", [b"", b"some byte", b"some bytes!", b"some_bytes", b"x" * 999])
+def test_other_bytes_are_refused_and_leave_nothing(store: _Full, content: bytes) -> None:
+    with pytest.raises(Corrupt):
+        store.put(TARGET, io.BytesIO(content))
+    assert not store.exists(TARGET)
+    with pytest.raises(NotFound), store.open(TARGET):
+        pass
+
+
+def test_what_is_not_there_is_not_found(store: _Full) -> None:
+    with pytest.raises(NotFound), store.open(TARGET):
+        pass
+    with pytest.raises(NotFound, match="'latest'"):
+        store.resolve("latest")
+    with pytest.raises(NotFound):
+        store.tag(TARGET, "latest")
+    assert dict(store.tags()) == {}
+
+
+def test_a_name_points_at_the_last_thing_it_was_given(store: _Full) -> None:
+    other = Descriptor.of(b"other", media.LAYER_TAR)
+    store.put(TARGET, io.BytesIO(CONTENT))
+    store.put(other, io.BytesIO(b"other"))
+    store.tag(TARGET, "b")
+    store.tag(TARGET, "a")
+    store.tag(other, "b")
+    assert store.resolve("b") == other
+    assert store.resolve("a") == TARGET
+    assert list(store.tags()) == ["a", "b"]
+
+
+def test_a_staged_blob_is_kept_when_it_is_committed(store: _Full) -> None:
+    with store.stage() as out:
+        out.write(CONTENT[:3])
+        out.write(CONTENT[3:])
+        assert not store.exists(TARGET)
+        out.commit(TARGET)
+    assert read(store, TARGET) == CONTENT
+
+
+def test_a_staged_blob_that_is_other_bytes_is_refused(store: _Full) -> None:
+    with pytest.raises(Corrupt), store.stage() as out:
+        out.write(b"other")
+        out.commit(TARGET)
+    assert not store.exists(TARGET)
+
+
+def test_a_document_above_the_limit_is_refused_before_it_is_read(store: _Full) -> None:
+    store.put(TARGET, io.BytesIO(CONTENT))
+    with pytest.raises(Corrupt, match="more than 3"):
+        read(store, TARGET, limit=3)
+
+
+class _Endless(io.RawIOBase):
+    """Never ends; counts how far it was read."""
+
+    given = 0
+
+    def read(self, size: int = -1) -> bytes:
+        self.given += size
+        return b"x" * size
+
+
+def test_a_source_that_never_ends_is_given_up_at_the_declared_size() -> None:
+    endless = _Endless()
+    with pytest.raises(Corrupt, match="longer than"):
+        list(verified(endless, Descriptor(media.LAYER_TAR, Digest.of(b""), 5_000_000)))  # type: ignore[arg-type]
+    assert endless.given <= 5_000_001

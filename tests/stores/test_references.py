@@ -1,0 +1,139 @@
+"""What a user may write where an image is asked for."""
+
+from __future__ import annotations
+
+import subprocess
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mlpack.errors import UsageError
+from mlpack.oci.digest import Digest
+from mlpack.oci.image import ImageConfig, build_image
+from mlpack.stores.archive import ArchiveStore, NotAnArchive
+from mlpack.stores.base import read_image, verified
+from mlpack.stores.layout import LayoutStore
+from mlpack.stores.project import Project
+from mlpack.stores.references import NoSuchImage, find_image, release_annotations, releases
+from tests.support import AMD64, ARM64, make_project, real_layer, require
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return make_project(tmp_path / "p")
+
+
+def add_release(project: Project, name: str, version: str) -> Digest:
+    layer = real_layer(project.layout, {"m": f"{name} {version}".encode()})
+    made = build_image(ImageConfig(platform=AMD64), [layer])
+    from mlpack.stores.base import put_image
+
+    target = put_image(project.layout, made)
+    target = replace(target, annotations=release_annotations(name, version))
+    project.layout.tag(target, f"{name}-{version}")
+    return made.digest
+
+
+def test_a_model_name_means_its_latest_release(project: Project) -> None:
+    digests = {version: add_release(project, "fan", version) for version in ("9", "10", "2")}
+    assert find_image(project, "fan").image.digest == digests["10"]
+    assert find_image(project, "fan:2").image.digest == digests["2"]
+    assert list(releases(project.layout, "fan")) == ["2", "9", "10"]
+
+
+def test_a_name_that_starts_like_another_is_another(project: Project) -> None:
+    add_release(project, "fan-failure", "1")
+    assert releases(project.layout, "fan") == {}
+    with pytest.raises(NoSuchImage, match="'fan' has no release"):
+        find_image(project, "fan")
+
+
+def test_a_release_by_the_digest_build_printed(project: Project) -> None:
+    digest = add_release(project, "fan", "1")
+    for text in (f"fan@{digest}", f"registry.example.com/edge/fan@{digest}"):
+        assert find_image(project, text).image.digest == digest
+
+
+def test_the_base_of_a_platform(project: Project) -> None:
+    assert find_image(project, "base", ARM64).image.platform == ARM64
+    found = find_image(project, "base")
+    assert found.index is not None
+    assert found.image.platform == AMD64
+
+
+def test_a_layout_by_path(project: Project) -> None:
+    digest = add_release(project, "fan", "1")
+    root = project.layout.root
+    assert find_image(None, f"oci:{root}:fan-1").image.digest == digest
+    with pytest.raises(UsageError, match="holds 2 images") as caught:
+        find_image(None, f"oci:{root}")
+    assert "base, fan-1" in caught.value.hint
+    with pytest.raises(NoSuchImage, match="no name 'nothing'"):
+        find_image(None, f"oci:{root}:nothing")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("fan", "has no release"),
+        ("fan:3", "fan:3 has no release"),
+        ("../fan", "registry"),
+        ("r.example.com/fan:1", "in a registry"),
+        ("oci:/nowhere", "is not an OCI image layout"),
+        ("docker-archive:/nowhere.tar", "does not exist"),
+        ("Fan", "not a model name"),
+    ],
+)
+def test_references_to_nothing(project: Project, text: str, message: str) -> None:
+    from mlpack.errors import MlpackError
+
+    with pytest.raises(MlpackError, match=message):
+        find_image(project, text)
+
+
+@pytest.fixture
+def saved(project: Project, tmp_path: Path) -> Path:
+    """The base as ``docker save`` writes it, by skopeo."""
+    require(Path("/usr/bin/skopeo"))
+    path = tmp_path / "saved.tar"
+    subprocess.run(
+        [
+            *("skopeo", "copy", "--override-arch", "amd64", "--override-os", "linux"),
+            f"oci:{project.layout.root}:base",
+            f"docker-archive:{path}:edge/base:1",
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return path
+
+
+def test_a_docker_archive(project: Project, saved: Path) -> None:
+    found = find_image(None, f"docker-archive:{saved}")
+    expected = find_image(project, "base", AMD64).image
+    assert found.image.diff_ids == expected.diff_ids
+    assert all(layer.digest == layer.diff_id for layer in found.image.layers), "plain tars"
+    for layer in found.image.layers:
+        with found.store.open(layer.descriptor) as content:
+            assert sum(map(len, verified(content, layer.descriptor))) == layer.size
+    assert ArchiveStore(saved).exists(found.target)
+    named = find_image(None, f"docker-archive:{saved}:docker.io/edge/base:1")
+    assert named.image.digest == found.image.digest
+
+
+def test_files_that_are_no_docker_archive(tmp_path: Path) -> None:
+    text = tmp_path / "text.tar"
+    text.write_text("not a tar")
+    empty = tmp_path / "empty.tar"
+    tarfile.open(empty, "w").close()
+    for path in (text, empty, tmp_path):
+        with pytest.raises(NotAnArchive):
+            ArchiveStore(path)
+
+
+def test_images_are_read_whole_from_any_store(project: Project) -> None:
+    layout = LayoutStore.existing(project.layout.root)
+    for entry in (find_image(project, "base", p) for p in (AMD64, ARM64)):
+        assert read_image(layout, entry.image.descriptor) == entry.image
