@@ -1,0 +1,36 @@
+.PHONY: demo test lint format docs bench clean
+
+PYTHON := .venv/bin/python
+
+demo:
+	@scripts/system-packages mmdebstrap ca-certificates
+	@scripts/venv sklearn
+	@examples/fan/demo.sh demo
+
+test:
+	@scripts/system-packages mmdebstrap ca-certificates docker.io containerd runc podman skopeo umoci tar
+	@scripts/venv dev
+	$(PYTHON) -m pytest
+
+lint:
+	@scripts/venv dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+format:
+	@scripts/venv dev
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+docs:
+	@scripts/venv dev
+	$(PYTHON) scripts/reference.py docs/reference.md
+
+bench:
+	@scripts/system-packages mmdebstrap ca-certificates docker.io containerd runc buildah umoci skopeo
+	@scripts/venv dev
+	$(PYTHON) -m benchmarks
+
+clean:
+	rm -rf .venv demo .cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
