@@ -1,0 +1,219 @@
+"""What a pull puts on the wire: bytes by part, and the number of requests.
+
+Against the pulls measured for :mod:`mlpack.plan.engines` the model is exact to the
+byte for plain HTTP on all three engines (their images' sizes given), and within
+130 bytes where TLS comes in. It approximates in these places:
+
+- containerd fetches blobs side by side and reuses what connection is idle, so the
+  number of its connections varies from run to run (2 or 3 for a small update): one
+  handshake more or less;
+- what an index adds (one request for a manifest), and what a token server adds over
+  TLS (one connection), follow from the engines' sources and are not measured;
+- TLS framing of large bodies assumes full records; servers that start with short
+  ones add up to about 2 KB per body.
+
+TCP and IP headers, retransmissions and redirects to another host are not counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from mlpack.oci.image import Image
+from mlpack.oci.index import Index
+from mlpack.plan.engines import DeviceState, Engine, LayerStep
+from mlpack.plan.wire import (
+    BEARER,
+    COPIES,
+    KEPT_ALIVE,
+    PER_CONNECTION,
+    WIRES,
+    Exchange,
+    Link,
+    Wire,
+    framing,
+)
+
+__all__ = ["Link", "Pull", "Transfer", "exchanges", "transfer", "weigh"]
+
+_PARALLEL = 5
+"""Most connections containerd was seen to open for an image of 6 layers, the first included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transfer:
+    """Bytes of one device's pull over the wire, both directions, by what they are."""
+
+    engine: str
+    manifest: int
+    """The manifest, and the index where the image has one."""
+
+    config: int
+    layers: int
+    headers: int
+    """HTTP requests and answers without these bodies; with those for tokens."""
+
+    handshakes: int
+    """TLS handshakes and framing; on plain HTTP the engines' vain attempt at TLS."""
+
+    requests: int
+    """A count, no bytes; it includes those for tokens, and that vain attempt."""
+
+    @property
+    def total(self) -> int:
+        """The sum of all parts."""
+        return self.manifest + self.config + self.layers + self.headers + self.handshakes
+
+    @property
+    def payload(self) -> int:
+        """What describes or is the image: manifest, config and layers."""
+        return self.manifest + self.config + self.layers
+
+    def to_json(self) -> dict[str, object]:
+        """The ``transfer`` member of every document that has one."""
+        return {
+            "engine": self.engine,
+            "total": self.total,
+            "manifest": self.manifest,
+            "config": self.config,
+            "layers": self.layers,
+            "headers": self.headers,
+            "handshakes": self.handshakes,
+            "requests": self.requests,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pull:
+    """An image asked for by a device in some state; the input of all that follows."""
+
+    image: Image
+    index: Index | None = None
+    """The index the deployment names, where it names one."""
+
+    state: DeviceState = field(default_factory=DeviceState)
+    link: Link = field(default_factory=Link)
+
+    @property
+    def known(self) -> bool:
+        """Whether the device holds what the deployment names."""
+        return (self.index or self.image).digest in self.state.manifests
+
+
+def transfer(
+    engine: Engine, image: Image, index: Index | None, state: DeviceState, link: Link
+) -> Transfer:
+    """What ``engine`` sends and receives to bring a device in ``state`` to ``image``.
+
+    ``index`` is what the deployment names, where it names an image of several
+    platforms.
+    """
+    pull = Pull(image=image, index=index, state=state, link=link)
+    return weigh(engine.name, pull, engine.steps(image, state))
+
+
+def weigh(name: str, pull: Pull, steps: tuple[LayerStep, ...]) -> Transfer:
+    """As :func:`transfer`, for steps that were decided already."""
+    wire, link = WIRES[name], pull.link
+    asked = exchanges(name, pull, steps)
+    parts = {"manifest": 0, "config": 0, "layers": 0, "headers": 0}
+    for each in asked:
+        parts["headers"] += each.request + each.response
+        parts[each.part] += each.body
+    fetches = _token_fetches(wire, asked, link)
+    token_requests = fetches * wire.token.requests
+    if fetches:
+        parts["headers"] += fetches * (wire.token.fixed + COPIES * link.token_bytes)
+        parts["headers"] += sum(BEARER + link.token_bytes for each in asked if each.authorized)
+    probes = 1 if link.tls == "none" and wire.probe else 0
+    return Transfer(
+        engine=name,
+        manifest=parts["manifest"],
+        config=parts["config"],
+        layers=parts["layers"],
+        headers=parts["headers"],
+        handshakes=_handshakes(wire, asked, link, fetches),
+        requests=len(asked) + token_requests + probes,
+    )
+
+
+def exchanges(name: str, pull: Pull, steps: tuple[LayerStep, ...]) -> tuple[Exchange, ...]:
+    """The requests of a pull that needs no token, in the engine's order."""
+    ask = {"moby": _moby, "containerd": _containerd, "podman": _podman}[name]
+    return tuple(ask(WIRES[name], pull, steps))
+
+
+def _moby(wire: Wire, pull: Pull, steps: tuple[LayerStep, ...]) -> Iterator[Exchange]:
+    root = (pull.index or pull.image).descriptor
+    yield from wire.ask_ping()
+    if not pull.link.by_digest:
+        yield from wire.ask_head(root, pull.link)
+    if pull.known:
+        return
+    yield wire.ask_manifest(root)
+    if pull.index and pull.image.digest not in pull.state.manifests:
+        yield wire.ask_manifest(pull.image.descriptor)
+    yield from _missing_config(wire, pull)
+    yield from _layers(wire, steps)
+
+
+def _containerd(wire: Wire, pull: Pull, steps: tuple[LayerStep, ...]) -> Iterator[Exchange]:
+    root = (pull.index or pull.image).descriptor
+    yield from wire.ask_head(root, pull.link)
+    if not pull.known:
+        yield wire.ask_manifest(root)
+    if pull.index and pull.image.digest not in pull.state.manifests:
+        yield wire.ask_manifest(pull.image.descriptor)
+    yield from _missing_config(wire, pull)
+    yield from _layers(wire, steps)
+
+
+def _podman(wire: Wire, pull: Pull, steps: tuple[LayerStep, ...]) -> Iterator[Exchange]:
+    # Manifest and config are fetched at every pull, even of an image that is there.
+    yield from wire.ask_ping()
+    yield wire.ask_manifest((pull.index or pull.image).descriptor, pull.link)
+    if pull.index:
+        yield wire.ask_manifest(pull.image.descriptor)
+    yield wire.ask_blob(pull.image.config_descriptor, "config")
+    yield from _layers(wire, steps)
+
+
+def _missing_config(wire: Wire, pull: Pull) -> Iterator[Exchange]:
+    config = pull.image.config_descriptor
+    if config.digest not in pull.state.configs:
+        yield wire.ask_blob(config, "config")
+
+
+def _layers(wire: Wire, steps: tuple[LayerStep, ...]) -> Iterator[Exchange]:
+    for step in steps:
+        if step.action == "fetch":
+            yield wire.ask_blob(step.layer.descriptor, "layers")
+
+
+def _token_fetches(wire: Wire, asked: tuple[Exchange, ...], link: Link) -> int:
+    if not link.token_bytes:
+        return 0
+    authorized = [each for each in asked if each.authorized]
+    # containerd's resolver and its fetcher get one each; the fetcher only where it fetches.
+    fetches = wire.token.fetches if any(each.body for each in authorized) else 1
+    return fetches if authorized else 0
+
+
+def _handshakes(wire: Wire, asked: tuple[Exchange, ...], link: Link, token_fetches: int) -> int:
+    if link.tls == "none":
+        return wire.probe
+    sent = len(asked) + token_fetches * wire.token.requests
+    opened = sent
+    if wire.keeps_connections:
+        opened = _opened_by_containerd(asked) + (1 if token_fetches else 0)
+    return opened * PER_CONNECTION[link.tls] + (sent - opened) * KEPT_ALIVE + framing(asked)
+
+
+def _opened_by_containerd(asked: tuple[Exchange, ...]) -> int:
+    """The usual count: one for the manifest, then as many more as blobs come side by side.
+
+    The first blob or two share what the manifest left idle; 2 to 6 were seen.
+    """
+    blobs = sum(each.part in ("config", "layers") for each in asked)
+    return 1 + max(1, min(blobs, _PARALLEL) - 1) if blobs else 1

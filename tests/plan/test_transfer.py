@@ -1,0 +1,223 @@
+"""The transfer model against the pulls that were measured."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from mlpack.model.recipe import DeviceRecipe
+from mlpack.oci import descriptor as media
+from mlpack.oci.descriptor import Descriptor
+from mlpack.oci.image import Image, ImageConfig, Layer, build_image
+from mlpack.oci.index import build_index
+from mlpack.plan.delta import delta
+from mlpack.plan.engines import ENGINES, DeviceState, engine
+from mlpack.plan.transfer import Link, Pull, Transfer, exchanges, transfer
+from mlpack.plan.wire import PER_CONNECTION, InvalidLink
+from tests.plan import measured
+from tests.plan.measured import BASE, MINIMAL, MINIMAL_PLAIN, ROWS, TLS, TOKENS, V1, Row
+from tests.support import AMD64, ARM64, image
+
+NAMES = tuple(ENGINES)
+EMPTY = DeviceState()
+HELD = DeviceState.holding(measured.measured_image(V1))
+
+
+def smallest(tls: str = "none", *, by_digest: bool = False, token: int = 0) -> tuple[Image, Link]:
+    """The smallest measured update: no history, no environment, a trimmed layer."""
+    layers = [measured.measured_layer(name) for name in BASE.split()]
+    model = measured.measured_layer("B")
+    layers.append(Layer(replace(model.descriptor, size=MINIMAL[2]), model.diff_id))
+    return (
+        build_image(ImageConfig(platform=AMD64), layers),
+        Link(tls=tls, by_digest=by_digest, tag_bytes=4, token_bytes=token),
+    )
+
+
+def total(name: str, tls: str = "none", *, by_digest: bool = False, token: int = 0) -> Transfer:
+    target, link = smallest(tls, by_digest=by_digest, token=token)
+    return transfer(engine(name), target, None, HELD, link)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
+def test_plain_http_is_exact_to_the_byte(row: Row, name: str) -> None:
+    planned = transfer(engine(name), row.target, None, row.state, row.link)
+    assert (planned.total, planned.requests) == getattr(row, name)[:2]
+
+
+def test_the_images_have_the_measured_manifest_and_config_sizes() -> None:
+    assert [
+        (len(i.manifest), len(i.config)) for i in (ROWS["v2 replace"].target, ROWS["fresh"].target)
+    ] == [
+        (1191, 1077),
+        (1191, 1077),
+    ]
+    assert len(smallest()[0].manifest) == MINIMAL[0]
+
+
+def test_the_parts_of_the_measured_pull_of_v2() -> None:
+    row = ROWS["v2 replace"]
+    pull = Pull(image=row.target, state=row.state, link=row.link)
+    seen = {
+        name: [
+            (each.what, each.request, each.response, each.body)
+            for each in exchanges(name, pull, engine(name).steps(row.target, row.state))
+        ]
+        for name in NAMES
+    }
+    assert seen == {
+        "moby": [
+            ("ping", 249, 188, 2),
+            ("head", 569, 379, 0),
+            ("manifest", 660, 379, 1191),
+            ("config", 333, 416, 1077),
+            ("layers", 333, 416, 6188),
+        ],
+        "containerd": [
+            ("head", 309, 360, 0),
+            ("manifest", 246, 360, 1191),
+            ("config", 240, 397, 1077),
+            ("layers", 243, 397, 6188),
+        ],
+        "podman": [
+            ("ping", 193, 188, 2),
+            ("manifest", 571, 379, 1191),
+            ("config", 277, 416, 1077),
+            ("layers", 277, 416, 6188),
+        ],
+    }
+
+
+@pytest.mark.parametrize(("name", "tls", "by_digest"), TLS, ids=lambda value: str(value))
+def test_tls_is_within_40_bytes_of_what_was_measured(name: str, tls: str, by_digest: bool) -> None:
+    over_tls, plain = TLS[name, tls, by_digest]
+    planned = total(name, tls, by_digest=by_digest).total - total(name, by_digest=by_digest).total
+    assert planned == pytest.approx(over_tls - plain, abs=40)
+
+
+@pytest.mark.parametrize(("tls", "by_digest"), measured.TLS_THREE_CONNECTIONS)
+def test_a_third_connection_of_containerd_costs_one_handshake_more_than_planned(
+    tls: str, by_digest: bool
+) -> None:
+    seen = measured.TLS_THREE_CONNECTIONS[tls, by_digest]
+    missing = seen - total("containerd", tls, by_digest=by_digest).total
+    assert missing == pytest.approx(PER_CONNECTION[tls], abs=100)
+
+
+@pytest.mark.parametrize(("name", "token"), TOKENS)
+def test_tokens_cost_what_was_measured(name: str, token: int) -> None:
+    seen, requests = TOKENS[name, token]
+    planned, without = total(name, token=token), total(name)
+    assert planned.total - without.total == seen - MINIMAL_PLAIN[name]
+    assert planned.requests == requests
+    assert planned.handshakes == without.handshakes
+
+
+def test_a_device_that_has_the_digest_fetches_no_token() -> None:
+    target, link = smallest("ec", by_digest=True, token=1000)
+    state = DeviceState.holding(target)
+    assert transfer(engine("moby"), target, None, state, link) == Transfer(
+        engine="moby", manifest=0, config=0, layers=0, headers=439, handshakes=1254, requests=1
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("tls", PER_CONNECTION)
+@pytest.mark.parametrize("token", [0, 1500])
+def test_an_index_costs_one_more_manifest_request(name: str, tls: str, token: int) -> None:
+    target, link = image("a", "b", "c"), Link(tls=tls, token_bytes=token)
+    state = DeviceState.holding(image("a", "b"))
+    index = build_index([target, image("a", "b", "c", platform=ARM64)])
+    alone = transfer(engine(name), target, None, state, link)
+    named = transfer(engine(name), target, index, state, link)
+    assert named.requests == alone.requests + 1
+    assert named.manifest == alone.manifest + len(index.content)
+    assert (named.config, named.layers) == (alone.config, alone.layers)
+
+
+@pytest.mark.parametrize("name", ["moby", "containerd"])
+def test_an_index_that_was_pulled_before_is_not_fetched_again(name: str) -> None:
+    target = image("a", "b")
+    index = build_index([target, image("a", "b", platform=ARM64)])
+    state = DeviceState.holding(target, indexes=[index])
+    planned = transfer(engine(name), target, index, state, Link())
+    assert (planned.payload, planned.requests) == (0, 1)
+
+
+def test_large_bodies_over_tls_pay_for_their_records() -> None:
+    blob = Descriptor(media.LAYER_TAR, image("x").layers[0].digest, 100 * 16_384)
+    target = build_image(ImageConfig(platform=AMD64), [Layer(blob, blob.digest)])
+    for name in ("moby", "podman"):
+        planned = transfer(engine(name), target, None, EMPTY, Link(tls="ec"))
+        assert planned.handshakes == planned.requests * 1254 + 99 * 22
+
+
+def test_containerd_asks_for_each_blob_by_its_media_type() -> None:
+    gzip = image("x").layers[0]
+    tar = Layer(replace(gzip.descriptor, media_type=media.LAYER_TAR), gzip.diff_id)
+    sizes = {
+        layer.descriptor.media_type: transfer(
+            engine("containerd"),
+            build_image(ImageConfig(platform=AMD64), [layer]),
+            None,
+            EMPTY,
+            Link(tls="none"),
+        )
+        for layer in (gzip, tar)
+    }
+    # Both in the request's Accept header and in the manifest: "+gzip" is five letters.
+    assert sizes[media.LAYER_GZIP].headers - sizes[media.LAYER_TAR].headers == 5
+    assert sizes[media.LAYER_GZIP].total - sizes[media.LAYER_TAR].total == 10
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_json_is_the_contract(name: str) -> None:
+    value = total(name, "ec-chain").to_json()
+    assert list(value) == [
+        "engine", "total", "manifest", "config", "layers", "headers", "handshakes", "requests",
+    ]  # fmt: skip
+    parts = ("manifest", "config", "layers", "headers", "handshakes")
+    numbers = [value[part] for part in parts]
+    assert value["total"] == sum(number for number in numbers if isinstance(number, int))
+    assert value["engine"] == name
+
+
+def test_diff_lists_every_layer_and_its_transfer() -> None:
+    row = ROWS["v3swap"]
+    pull = Pull(image=row.target, state=row.state, link=row.link)
+    planned = delta("moby", "fan:1", "fan:2", pull)
+    document = planned.to_json()
+    assert list(document) == ["engine", "old", "new", "layers", "transfer"]
+    assert (document["engine"], document["old"], document["new"]) == ("moby", "fan:1", "fan:2")
+    layers = document["layers"]
+    assert isinstance(layers, list)
+    assert [layer["action"] for layer in layers] == ["reuse"] * 3 + ["fetch"] * 3
+    assert [set(layer) for layer in layers] == [{"digest", "bytes", "action", "why"}] * 6
+    assert layers[0]["bytes"] == measured.SIZES["b1"]
+    assert planned.transfer.layers == sum(step.bytes for step in planned.steps)
+
+
+@pytest.mark.parametrize(
+    ("link", "problem"),
+    [
+        (lambda: Link(tls="dsa"), "'dsa' is not a kind of certificate [device] tls can name"),
+        (lambda: Link(token_bytes=-1), "a token or a tag cannot be shorter than nothing"),
+        (lambda: Link(tag_bytes=0), "a token or a tag cannot be shorter than nothing"),
+    ],
+)
+def test_a_link_that_cannot_be_is_refused(link: object, problem: str) -> None:
+    assert callable(link)
+    with pytest.raises(InvalidLink) as caught:
+        link()
+    assert str(caught.value) == problem
+
+
+def test_the_link_of_the_settings() -> None:
+    link = Link.of(DeviceRecipe(tls="rsa-chain", token_bytes=1300))
+    assert link == Link(tls="rsa-chain", token_bytes=1300, by_digest=True)
+    assert str(link) == (
+        "pulled by digest, TLS 1.3 with an RSA certificate and its intermediate, "
+        "a bearer token of 1300 bytes"
+    )
