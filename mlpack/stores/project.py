@@ -68,6 +68,11 @@ class Project:
         return LayoutStore(self.state / "oci")
 
     @property
+    def ledger(self) -> Path:
+        """The ledger's file (:mod:`mlpack.stores.ledger`)."""
+        return self.state / "ledger.db"
+
+    @property
     def has_lock(self) -> bool:
         """Whether a base was ever locked."""
         return (self.root / LOCK).is_file()

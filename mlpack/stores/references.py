@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +20,7 @@ from mlpack.stores.archive import ArchiveStore
 from mlpack.stores.base import NotFound, Readable, read_index, select_image
 from mlpack.stores.layout import LayoutStore
 from mlpack.stores.project import Project
-
-MODEL, VERSION = "io.mlpack.model", "io.mlpack.version"
+from mlpack.stores.releases import releases
 
 
 class NoSuchImage(MlpackError):
@@ -51,31 +49,6 @@ def find_image(project: Project | None, text: str, platform: Platform | None = N
     store, target = _locate(project, text)
     index = read_index(store, target) if target.media_type in media.INDEXES else None
     return Found(text, store, target, select_image(store, target, platform), index)
-
-
-def release_tag(name: str, version: str) -> str:
-    """The layout's name of a release."""
-    return f"{name}-{version}"
-
-
-def release_annotations(name: str, version: str) -> Mapping[str, str]:
-    """What tells a release's entry in ``index.json`` from others; no device ever fetches it."""
-    return {MODEL: name, VERSION: version}
-
-
-def releases(layout: LayoutStore, name: str) -> Mapping[str, Descriptor]:
-    """The releases of model ``name`` by version, oldest first where versions are numbers."""
-    found = {
-        target.annotations[VERSION]: target
-        for target in layout.tags().values()
-        if target.annotations.get(MODEL) == name and VERSION in target.annotations
-    }
-    return {version: found[version] for version in sorted(found, key=version_order)}
-
-
-def version_order(version: str) -> tuple[int, int, str]:
-    """Sorts whole numbers by value and before other texts."""
-    return (0, int(version), "") if version.isdecimal() else (1, 0, version)
 
 
 def _locate(project: Project | None, text: str) -> tuple[Readable, Descriptor]:

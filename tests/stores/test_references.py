@@ -16,7 +16,8 @@ from mlpack.stores.archive import ArchiveStore, NotAnArchive
 from mlpack.stores.base import read_image, verified
 from mlpack.stores.layout import LayoutStore
 from mlpack.stores.project import Project
-from mlpack.stores.references import NoSuchImage, find_image, release_annotations, releases
+from mlpack.stores.references import NoSuchImage, find_image
+from mlpack.stores.releases import MODEL, VERSION, releases
 from tests.support import AMD64, ARM64, make_project, real_layer, require
 
 
@@ -31,7 +32,7 @@ def add_release(project: Project, name: str, version: str) -> Digest:
     from mlpack.stores.base import put_image
 
     target = put_image(project.layout, made)
-    target = replace(target, annotations=release_annotations(name, version))
+    target = replace(target, annotations={MODEL: name, VERSION: version})
     project.layout.tag(target, f"{name}-{version}")
     return made.digest
 

@@ -1,0 +1,214 @@
+"""``mlpack build``: a model version on the locked base, as one more layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from mlpack.errors import MlpackError
+from mlpack.model.lock import Lock, LockedPlatform
+from mlpack.model.opsets import unsupported
+from mlpack.model.requirements import Disagreement, disagreements, parse_requirements
+from mlpack.model.version import ModelVersion
+from mlpack.oci.descriptor import Descriptor, Platform
+from mlpack.oci.image import Image, Layer, append
+from mlpack.oci.index import Index
+from mlpack.plan.engines import DeviceState, engine
+from mlpack.plan.transfer import Link, Transfer, transfer
+from mlpack.stores.base import NotFound, read_image
+from mlpack.stores.ledger import Ledger, ReleaseRecord
+from mlpack.stores.models import ModelStore
+from mlpack.stores.project import Project, read_text
+from mlpack.stores.releases import (
+    identity,
+    keep_release,
+    model_folder,
+    model_labels,
+    write_model_layer,
+)
+
+NEW_BASE = (
+    "make a new base, which every device fetches once: mlpack base build; "
+    "or put the requirement back"
+)
+
+
+class BaseDisagrees(MlpackError):
+    """The locked base is not the one this release asks for; building on it would ship a lie."""
+
+    hint = NEW_BASE
+
+
+class UnsupportedModel(MlpackError):
+    """A model that the onnxruntime of the base cannot load."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """What ``mlpack build`` made."""
+
+    version: ModelVersion
+    target: Descriptor
+    """The image, or the index where the release is for several platforms."""
+
+    reference: str
+    """The release by digest: in its registry where mlpack.toml names one, else by model name."""
+
+    images: tuple[Image, ...]
+    base: Descriptor
+    transfer: Transfer
+    """What a device on the base fetches, with the project's engine and link."""
+
+    strategy: str = "layer"
+
+    @property
+    def layer(self) -> Layer:
+        """The one layer above the base, the same on every platform."""
+        return self.images[0].layers[-1]
+
+    def to_json(self) -> dict[str, object]:
+        """The document of ``mlpack --json build``."""
+        return {
+            "name": self.version.name,
+            "version": self.version.version,
+            "digest": str(self.target.digest),
+            "reference": self.reference,
+            "strategy": self.strategy,
+            "base": str(self.base.digest),
+            "layer": {
+                "digest": str(self.layer.digest),
+                "diff_id": str(self.layer.diff_id),
+                "bytes": self.layer.size,
+            },
+            "platforms": {str(image.platform): str(image.digest) for image in self.images},
+            "transfer": self.transfer.to_json(),
+        }
+
+
+def build(
+    project: Project,
+    name: str,
+    version: str = "",
+    *,
+    platforms: Sequence[Platform] = (),
+    now: datetime,
+) -> Release:
+    """Put model ``name`` (its latest version where none is given) on the locked base.
+
+    Raises :class:`BaseDisagrees` where requirements, source or platforms are not
+    the lock's, :class:`UnsupportedModel` where the base's onnxruntime cannot load
+    the model, and names nothing in the store in any of these cases.
+    """
+    lock = project.lock()
+    model = ModelStore(project.layout).get(name, version)
+    chosen = _platforms(project, lock, platforms)
+    _check_agreement(project, lock, chosen)
+    _check_runtime(model, chosen)
+    bases = [_base_image(project, locked) for locked in chosen]
+    layer = write_model_layer(project.layout, model)
+    images = tuple(_on_base(base, layer, model) for base in bases)
+    record = identity(lock, model, images)
+    with project.exclusive():
+        target, index = keep_release(project.layout, model, images, record)
+        release = Release(
+            version=model,
+            target=target,
+            reference=_reference(project, model, target),
+            images=images,
+            base=lock.base.index,
+            transfer=_predict(project, bases[0], images[0], index),
+        )
+        Ledger(project.ledger).record_release(_entry(release, record, now))
+    return release
+
+
+def _platforms(
+    project: Project, lock: Lock, asked: Sequence[Platform]
+) -> tuple[LockedPlatform, ...]:
+    """The base's platforms to build for; all of mlpack.toml's where none is asked for."""
+    wanted = tuple(dict.fromkeys(asked)) or project.recipe.base.platforms
+    found = [(platform, lock.base.on(platform)) for platform in wanted]
+    missing = ", ".join(str(platform) for platform, locked in found if locked is None)
+    if missing:
+        held = ", ".join(str(each.platform) for each in lock.base.platforms)
+        raise BaseDisagrees(
+            f"the base is for {held}; it has nothing for {missing}",
+            hint="add it to [base] platforms in mlpack.toml and run: mlpack base build",
+        )
+    return tuple(locked for _, locked in found if locked is not None)
+
+
+def _check_agreement(project: Project, lock: Lock, chosen: Sequence[LockedPlatform]) -> None:
+    wanted = project.recipe.base
+    if wanted.source != lock.base.source:
+        raise BaseDisagrees(
+            f"mlpack.toml wants a base from {wanted.source}, mlpack.lock has {lock.base.source}"
+        )
+    file = project.path(wanted.requirements)
+    if not file.is_file():
+        raise BaseDisagrees(
+            f"{wanted.requirements} is missing, and mlpack.lock was made from it",
+            hint="restore the file, or name another in [base] requirements",
+        )
+    requirements = parse_requirements(read_text(file))
+    found: dict[Disagreement, None] = {}
+    for locked in chosen:
+        found.update(dict.fromkeys(disagreements(requirements, locked)))
+    if found:
+        raise BaseDisagrees("; ".join(str(each) for each in found))
+
+
+def _check_runtime(model: ModelVersion, chosen: Sequence[LockedPlatform]) -> None:
+    for locked in chosen:
+        reason = unsupported(model, locked.version_of("onnxruntime"))
+        if reason:
+            raise UnsupportedModel(
+                f"{model.name}:{model.version} cannot run on the base: {reason}",
+                hint="export the model again for what the base's onnxruntime supports, "
+                "or change onnxruntime in the requirements and run: mlpack base build",
+            )
+
+
+def _base_image(project: Project, locked: LockedPlatform) -> Image:
+    try:
+        image = read_image(project.layout, locked.manifest)
+    except NotFound as error:
+        raise BaseDisagrees(
+            f"the locked base for {locked.platform} is not in this store ({error})",
+            hint="make it from the lock: mlpack base build",
+        ) from error
+    if image.layers != tuple(each.layer for each in locked.layers):
+        raise BaseDisagrees(f"the base for {locked.platform} has other layers than mlpack.lock")
+    return image
+
+
+def _on_base(base: Image, layer: Layer, model: ModelVersion) -> Image:
+    folder = {"AZUREML_MODEL_DIR": f"/{model_folder(model)}"}
+    return append(base, layer, env=folder, labels=model_labels(model))
+
+
+def _reference(project: Project, model: ModelVersion, target: Descriptor) -> str:
+    where = project.recipe.repository
+    return str(where.pinned(target.digest)) if where else f"{model.name}@{target.digest}"
+
+
+def _entry(release: Release, record: dict[str, object], now: datetime) -> ReleaseRecord:
+    return ReleaseRecord(
+        digest=release.target.digest,
+        name=release.version.name,
+        version=release.version.version,
+        model_digest=release.version.digest,
+        base_digest=release.base.digest,
+        strategy=release.strategy,
+        layer_digest=release.layer.digest,
+        layer_bytes=release.layer.size,
+        identity=record,
+        created=now,
+    )
+
+
+def _predict(project: Project, base: Image, image: Image, index: Index | None) -> Transfer:
+    device = project.recipe.device
+    state = DeviceState.holding(base)
+    return transfer(engine(device.engine), image, index, state, Link.of(device))
