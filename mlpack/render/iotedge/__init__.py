@@ -1,0 +1,1 @@
+"""IoT Edge deployment manifests: made from a template, and checked as the device would."""
