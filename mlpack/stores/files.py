@@ -6,12 +6,13 @@ import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 PRIVATE = 0o600
 SHARED = 0o644
+_PART = ".part-"
 
 
 @contextmanager
@@ -27,15 +28,37 @@ def atomic(path: Path, *, mode: int = SHARED) -> Iterator[BinaryIO]:
 
 @contextmanager
 def staged(folder: Path) -> Iterator[tuple[BinaryIO, _Keep]]:
-    """A nameless-to-be file in ``folder`` and the function that gives it its name."""
+    """A nameless-to-be file in ``folder`` and the function that gives it its name.
+
+    Its writer holds a lock on it, so one without is what a killed process left,
+    and is removed here.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=folder, prefix=".part-")
-    temporary = Path(name)
+    _clear_abandoned(folder)
+    content, temporary = _create(folder)
     try:
-        with os.fdopen(descriptor, "w+b") as content:
+        with content:
             yield content, _Keep(content, temporary)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _create(folder: Path) -> tuple[BinaryIO, Path]:
+    while True:
+        descriptor, name = tempfile.mkstemp(dir=folder, prefix=_PART)
+        content = os.fdopen(descriptor, "w+b")
+        fcntl.flock(content, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            return content, Path(name)
+        # Another process took it for abandoned between its creation and our lock.
+        content.close()
+
+
+def _clear_abandoned(folder: Path) -> None:
+    for path in folder.glob(f"{_PART}*"):
+        with suppress(OSError), path.open("rb") as left:
+            fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink(missing_ok=True)
 
 
 class _Keep:
@@ -47,6 +70,7 @@ class _Keep:
         self._content.flush()
         os.fchmod(self._content.fileno(), mode)
         os.fsync(self._content.fileno())
+        path.parent.mkdir(parents=True, exist_ok=True)
         self._temporary.rename(path)
         sync_folder(path.parent)
 

@@ -45,6 +45,7 @@ class LayoutStore:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._blobs = root / "blobs" / "sha256"
+        self._unfinished = root / "unfinished"
         self._index = root / "index.json"
 
     @classmethod
@@ -77,7 +78,7 @@ class LayoutStore:
         """Keep ``content`` as ``target``; what is there already is not written again."""
         if self.exists(target):
             return
-        with staged(self._blobs) as (out, keep):
+        with staged(self._unfinished) as (out, keep):
             for chunk in verified(content, target):
                 out.write(chunk)
             keep(self.path(target))
@@ -85,7 +86,7 @@ class LayoutStore:
     @contextmanager
     def stage(self) -> Iterator[_Staged]:
         """A place to write one blob whose digest is known at the end."""
-        with staged(self._blobs) as (out, keep):
+        with staged(self._unfinished) as (out, keep):
             yield _Staged(out, lambda target: keep(self.path(target)))
 
     def resolve(self, name: str) -> Descriptor:
