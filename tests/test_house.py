@@ -17,6 +17,7 @@ MODULES = sorted(path.relative_to(CHECKOUT) for path in PACKAGE.rglob("*.py"))
 FLOOR = {
     "errors": 0,
     "_version": 0,
+    "words": 0,
     "oci": 1,
     "model": 2,
     "plan": 3,
@@ -27,7 +28,7 @@ FLOOR = {
     "cli": 6,
     "__main__": 7,
 }
-PURE = {"errors", "oci", "model", "plan", "render"}
+PURE = {"errors", "words", "oci", "model", "plan", "render"}
 EFFECTS = {
     "os",
     "pathlib",

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import click
 
 from mlpack.cli.options import settings
+from mlpack.words import size as size  # what commands call output.size
 
 PIPE_WIDTH = 100
 """Columns of a table that goes into a pipe, where no terminal says how wide it is."""
@@ -28,22 +29,6 @@ def answer(document: Mapping[str, object], text: str | Callable[[], str]) -> Non
 def note(text: str) -> None:
     """Say something beside the answer."""
     click.echo(text, err=True)
-
-
-def size(count: int) -> str:
-    """Bytes for people; decimal units, as network bills use them.
-
-    >>> [size(999), size(12_706), size(60_000_000)]
-    ['999 B', '12.7 KB', '60.0 MB']
-    """
-    if count < 1000:
-        return f"{count} B"
-    value = float(count)
-    for unit in ("KB", "MB", "GB"):
-        value /= 1000
-        if value < 999.95:
-            return f"{value:.1f} {unit}"
-    return f"{value / 1000:.1f} TB"
 
 
 def table(

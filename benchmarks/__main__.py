@@ -1,0 +1,19 @@
+"""``python -m benchmarks``: everything, one after the other, on an otherwise idle machine."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from benchmarks import layer, startup
+
+
+def main() -> None:
+    """Run every benchmark in a folder of its own."""
+    for benchmark in (startup, layer):
+        with tempfile.TemporaryDirectory(prefix="mlpack-bench-") as folder:
+            benchmark.main(Path(folder))
+
+
+if __name__ == "__main__":
+    main()
