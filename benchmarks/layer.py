@@ -57,13 +57,15 @@ def main(folder: Path) -> None:
     project = make_project(folder / "project")
     here = [sys.executable, "-m", "mlpack", "-C", str(project.root)]
     subprocess.run([*here, "register", str(model.parent)], check=True, capture_output=True)
-    base = f"oci:{project.layout.root}:base"
+    # buildah makes a name of the path it reads from, and refuses one with a dot in front.
+    base = f"oci:{folder}/base:base"
+    subprocess.run(["skopeo", "copy", "-q", f"oci:{project.layout.root}:base", base], check=True)
     bound, layout = folder / "out.gz", folder / "layout"
     cases = [
         Case("read + sha256 + gzip-1 + write (bound)", _python(BOUND, model, bound), bound),
         Case("mlpack, the layer", _python(LAYER, model, layout), layout),
         Case("mlpack build, whole command", [*here, "build", "fan"]),
-        *_umoci(folder, base, model),
+        *_umoci(folder, model),
         *_buildah(folder, base, model),
     ]
     with Docker.started(folder / "docker") as docker:
@@ -76,11 +78,9 @@ def _python(script: str, *args: Path) -> list[str]:
     return [sys.executable, "-c", script, *(str(each) for each in args)]
 
 
-def _umoci(folder: Path, base: str, model: Path) -> Iterator[Case]:
-    if shutil.which("umoci") and shutil.which("skopeo"):
-        layout = folder / "umoci"
-        subprocess.run(["skopeo", "copy", "-q", base, f"oci:{layout}:base"], check=True)
-        insert = ["umoci", "insert", "--image", f"{layout}:base", "--tag", "out"]
+def _umoci(folder: Path, model: Path) -> Iterator[Case]:
+    if shutil.which("umoci"):
+        insert = ["umoci", "insert", "--image", f"{folder}/base:base", "--tag", "out"]
         yield Case("umoci insert", [*insert, str(model), "/model.bin"])
 
 
