@@ -1,0 +1,116 @@
+"""Which version a model becomes: decided from its content and what is registered already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal, InvalidOperation
+
+from mlpack.errors import MlpackError, UsageError
+from mlpack.model.version import ModelVersion, check_version, next_version
+
+MAX_TEXT = 256
+"""Characters of a tag's or metric's name and value; they are for people, and lists show them."""
+
+
+class VersionTaken(MlpackError):
+    """A version that holds other content, or content that has another version."""
+
+    hint = "leave --version out: mlpack takes the next number"
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What the user says of a model: all optional, and none of it part of its digest."""
+
+    name: str = ""
+    """Empty takes ``[model] name`` of mlpack.toml."""
+
+    version: str = ""
+    """Empty takes the next whole number."""
+
+    tags: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, str] = field(default_factory=dict)
+    source_commit: str = ""
+    """Empty asks git."""
+
+    def __post_init__(self) -> None:
+        if self.version:
+            check_version(self.version)
+        for key, value in [*self.tags.items(), *self.metrics.items()]:
+            _check_text(key, value)
+        for key, value in self.metrics.items():
+            if not _is_number(value):
+                raise UsageError(
+                    f"metric {key!r} is {value!r}, not a number", hint="write accuracy=0.98"
+                )
+        _check_text("source commit", self.source_commit)
+
+
+def settle(
+    known: Sequence[ModelVersion], candidate: ModelVersion, asked: str
+) -> tuple[ModelVersion, ModelVersion | None]:
+    """The version ``candidate`` becomes, and the one that held its content before.
+
+    ``known`` are all versions of the model, ``asked`` the version the user wants
+    or empty. The same content keeps its version and gains tags and metrics; so
+    does a single file under another name, unless a version is asked for.
+    Raises :class:`VersionTaken`.
+    """
+    same = next((each for each in known if each.digest == candidate.digest), None)
+    if same is None and not asked:
+        same = next((each for each in known if _renamed(each, candidate)), None)
+    if same:
+        return _merge(same, candidate, asked), same
+    taken = {each.version: each for each in known}
+    if asked in taken:
+        raise VersionTaken(
+            f"{taken[asked]} holds other content ({taken[asked].digest.short}, this is "
+            f"{candidate.digest.short})"
+        )
+    return replace(candidate, version=asked or next_version(taken)), None
+
+
+def _renamed(one: ModelVersion, other: ModelVersion) -> bool:
+    """Whether both are the same single file, called differently."""
+    return (
+        len(one.files) == len(other.files) == 1
+        and one.files[0].digest == other.files[0].digest
+        and one.scoring == other.scoring
+    )
+
+
+def _merge(same: ModelVersion, candidate: ModelVersion, asked: str) -> ModelVersion:
+    if asked and asked != same.version:
+        raise VersionTaken(
+            f"this content is {same} already, it cannot be {same.name}:{asked} as well",
+            hint=f"use {same}: one content has one version",
+        )
+    return replace(
+        same,
+        tags={**same.tags, **candidate.tags},
+        metrics={**same.metrics, **candidate.metrics},
+        # Where the same content comes again, the commit it first came from made it.
+        source_commit=same.source_commit or candidate.source_commit,
+    )
+
+
+def added(before: ModelVersion, after: ModelVersion) -> Iterator[str]:
+    """What ``after`` says that ``before`` did not, as ``name=value``."""
+    for old, new in ((before.tags, after.tags), (before.metrics, after.metrics)):
+        yield from (f"{key}={value}" for key, value in new.items() if old.get(key) != value)
+
+
+def _check_text(key: str, value: str) -> None:
+    if not key or max(len(key), len(value)) > MAX_TEXT or not (key + value).isprintable():
+        raise UsageError(
+            f"{key[:MAX_TEXT]!r} is no tag, metric or commit: empty, too long or not printable",
+            hint=f"write it as NAME=VALUE, at most {MAX_TEXT} characters each",
+        )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return Decimal(text).is_finite()
+    except InvalidOperation:
+        return False
