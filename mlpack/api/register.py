@@ -1,0 +1,165 @@
+"""``mlpack register``: keep a model as a version in the project's store."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from mlpack.model.opsets import uncertain, unsupported
+from mlpack.model.recipe import check_name
+from mlpack.model.registration import About, VersionTaken, added, settle
+from mlpack.model.version import SCORING, ModelFile, ModelVersion, Signature
+from mlpack.stores.commit import source_commit
+from mlpack.stores.importers.reading import read_model
+from mlpack.stores.importers.scoring import read_scoring
+from mlpack.stores.importers.source import ModelSource, measure, measure_file, opened
+from mlpack.stores.models import ModelStore, OpenModelFile
+from mlpack.stores.project import Project
+from mlpack.stores.releases import release_tag
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registered:
+    """What ``mlpack register`` did."""
+
+    version: ModelVersion
+    already: bool
+    """Whether the same content was registered before."""
+
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, object]:
+        """The document of ``mlpack --json register``."""
+        return {
+            **self.version.to_json(),
+            "digest": str(self.version.digest),
+            "size": self.version.size,
+            "already": self.already,
+            "notes": list(self.notes),
+        }
+
+
+def register(
+    project: Project,
+    path: Path,
+    about: About,
+    *,
+    scoring: Path | None = None,
+    trust_pickle: bool = False,
+    features: int | None = None,
+    now: datetime,
+) -> Registered:
+    """Read the model at ``path`` and keep it as a version.
+
+    ``scoring`` is the scoring script; without one, that of mlpack.toml where the
+    file exists. ``features`` is for estimators that do not say how many columns
+    they take. The same content gives the same version. Raises
+    :class:`~mlpack.model.registration.VersionTaken`, :class:`~mlpack.errors.UsageError`
+    or :class:`~mlpack.stores.importers.source.UnreadableModel`; nothing is named then.
+    """
+    name = check_name(about.name or project.recipe.model)
+    source = read_model(path, trust_pickle=trust_pickle, features=features)
+    script, script_notes = _script(project, scoring)
+    candidate = replace(
+        _candidate(name, source, script, about),
+        source_commit=about.source_commit or source_commit(project.root),
+        created=now.isoformat(timespec="seconds"),
+    )
+    with project.exclusive():
+        store = ModelStore(project.layout)
+        version, before = settle(store.versions(name), candidate, about.version)
+        if before is None:
+            _check_release_name(store, version)
+        store.add(version, _opener(source, version, script))
+    notes = [*source.notes, *script_notes, *_again(before, version, candidate)]
+    return Registered(
+        version=version,
+        already=before is not None,
+        notes=(*notes, *_runtime_notes(project, version)),
+    )
+
+
+def _script(project: Project, given: Path | None) -> tuple[bytes | None, tuple[str, ...]]:
+    """The script's bytes, and notes; a given one must exist, one of mlpack.toml need not."""
+    if given is None:
+        named = project.recipe.scoring
+        if not named:
+            return None, ()
+        given = project.path(named)
+        if not given.exists():
+            return None, (f"mlpack.toml names {named}, which is not there: registered without it",)
+    return read_scoring(given)
+
+
+def _candidate(name: str, source: ModelSource, script: bytes | None, about: About) -> ModelVersion:
+    scoring = None
+    if script is not None:
+        scoring = replace(measure_file(io.BytesIO(script)), path=SCORING)
+    graph = source.graph
+    return ModelVersion(
+        name=name,
+        version="0",
+        framework=source.framework,
+        files=measure(source),
+        scoring=scoring,
+        signature=graph.signature if graph else Signature(),
+        ir_version=graph.ir_version if graph else 0,
+        opsets=graph.opsets if graph else {},
+        domains=graph.domains if graph else (),
+        tags=about.tags,
+        metrics=about.metrics,
+    )
+
+
+def _check_release_name(store: ModelStore, version: ModelVersion) -> None:
+    """Refuse a version whose release would be called as another model's (a-b:1 and a:b-1)."""
+    tag = release_tag(version.name, version.version)
+    for name in store.names():
+        other = tag.removeprefix(f"{name}-")
+        if name != version.name and other != tag and store.holds(name, other):
+            raise VersionTaken(
+                f"{version} and {name}:{other} would both be released as {tag}",
+                hint="give one of them another name with --name, or version with --version",
+            )
+
+
+def _opener(source: ModelSource, version: ModelVersion, script: bytes | None) -> OpenModelFile:
+    """Opens the files of ``version`` where the user has them."""
+
+    def open_file(file: ModelFile) -> AbstractContextManager[BinaryIO]:
+        # A directory may hold a score.py of its own: the digest tells them apart.
+        if script is not None and file == version.scoring:
+            return nullcontext(io.BytesIO(script))
+        # A single file registered again may have another name by now.
+        path = file.path if file.path in source.content else next(iter(source.content))
+        return opened(source, path)
+
+    return open_file
+
+
+def _again(
+    before: ModelVersion | None, after: ModelVersion, candidate: ModelVersion
+) -> Iterator[str]:
+    if before is not None:
+        renamed = after.digest != candidate.digest
+        name = f", where the file is called {after.files[0].path}" if renamed else ""
+        yield f"the same content is {before} already{name}"
+        if more := list(added(before, after)):
+            yield f"added to {before}: {', '.join(more)}"
+
+
+def _runtime_notes(project: Project, version: ModelVersion) -> Iterator[str]:
+    """Whether the base can run it, said now: a build refuses what it cannot run."""
+    if not project.has_lock:
+        return
+    platforms = project.lock().base.platforms
+    for runtime in sorted({each.version_of("onnxruntime") for each in platforms}):
+        if reason := unsupported(version, runtime):
+            yield f"the base cannot run it, mlpack build will refuse it: {reason}"
+        elif doubt := uncertain(version, runtime):
+            yield doubt

@@ -1,0 +1,126 @@
+"""``mlpack register``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mlpack.cli import output
+from mlpack.cli.options import command, now, project, settings
+
+MAX_METRICS_BYTES = 1024 * 1024
+
+
+@command(
+    "register",
+    examples="""
+    mlpack register fan.onnx
+    mlpack register fan.onnx --metric accuracy=0.95 --tag trained-on=2024-06
+    mlpack register model/ --name detector --version 1.4.0 --scoring detect.py
+    mlpack register model.joblib --trust-pickle        converted to ONNX; the pickle stays here
+    """,
+)
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--name", default="", help="Model name. Default: [model] name of mlpack.toml.")
+@click.option("--version", default="", help="Version. Default: the next whole number.")
+@click.option(
+    "--scoring",
+    type=click.Path(path_type=Path),
+    help="Scoring script with init() and run(). Default: [model] scoring of mlpack.toml.",
+)
+@click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE", help="May be repeated.")
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="NAME=NUMBER",
+    help="A result of training, such as accuracy=0.98; may be repeated.",
+)
+@click.option(
+    "--metrics",
+    "metrics_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A JSON object of numbers, as training scripts write it.",
+)
+@click.option("--source-commit", default="", help="Default: the commit git has checked out.")
+@click.option(
+    "--trust-pickle", is_flag=True, help="Load a pickle, which runs the code in it: only your own."
+)
+@click.option(
+    "--features", type=click.IntRange(1, 10_000_000), help="Input columns of an estimator."
+)
+def register(
+    path: Path,
+    name: str,
+    version: str,
+    scoring: Path | None,
+    tags: tuple[str, ...],
+    metrics: tuple[str, ...],
+    metrics_file: Path | None,
+    source_commit: str,
+    trust_pickle: bool,
+    features: int | None,
+) -> None:
+    """Keep a model as a version in the project's store.
+
+    PATH is an ONNX file, a directory, or a scikit-learn estimator (.joblib, .pkl).
+    The same content keeps its version. Prints NAME:VERSION, and nothing else, on stdout.
+    """
+    from mlpack.api import register as api
+    from mlpack.model.registration import About
+
+    here = settings().directory  # paths are relative to -C DIR, as git's are
+    about = About(
+        name=name,
+        version=version,
+        tags=_pairs(tags),
+        metrics=(_read_metrics(here / metrics_file) if metrics_file else {}) | _pairs(metrics),
+        source_commit=source_commit,
+    )
+    done = api.register(
+        project(),
+        here / path,
+        about,
+        scoring=here / scoring if scoring else None,
+        trust_pickle=trust_pickle,
+        features=features,
+        now=now(),
+    )
+    found = done.version
+    for each in done.notes:
+        output.note(each)
+    if not done.already:
+        count = f"{len(found.files)} files" if len(found.files) > 1 else found.files[0].path
+        output.note(f"registered {found}: {count}, {output.size(found.size)}")
+    output.answer(done.to_json(), str(found))
+
+
+def _pairs(texts: tuple[str, ...]) -> dict[str, str]:
+    pairs = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise click.BadParameter(f"{text!r} is not NAME=VALUE")
+        pairs[key.strip()] = value.strip()
+    return pairs
+
+
+def _read_metrics(path: Path) -> dict[str, str]:
+    """Numbers by name; nested objects and texts are no metrics and are refused by name."""
+    from decimal import Decimal
+
+    from mlpack.errors import UsageError
+    from mlpack.oci.document import InvalidContent, parse
+
+    if not path.is_file():
+        raise UsageError(f"{path} is not a file of metrics")
+    if path.stat().st_size > MAX_METRICS_BYTES:
+        raise UsageError(f"{path} is larger than {MAX_METRICS_BYTES} bytes")
+    found = {}
+    for key, node in parse(path.read_bytes(), str(path)).items():
+        if isinstance(node.value, bool) or not isinstance(node.value, int | float):
+            raise InvalidContent(node.where, "is not a number")
+        found[key] = str(Decimal(repr(node.value)))
+    return found
