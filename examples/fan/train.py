@@ -1,0 +1,1 @@
+../../templates/fan/train.py
