@@ -1,0 +1,71 @@
+"""The files of a layer together with their content, in memory or on disk."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from mlpack.base.download import Advance
+from mlpack.oci.image import Layer
+from mlpack.oci.layer import write_layer
+from mlpack.oci.tree import Entry
+from mlpack.stores.base import StagingStore
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One entry of a layer; ``content`` is what a file holds, or where that lies."""
+
+    entry: Entry
+    content: bytes | Path = b""
+
+    @property
+    def path(self) -> str:
+        """Where it will be in the image."""
+        return self.entry.path
+
+    def read(self) -> bytes:
+        """The whole content of a file."""
+        return self.content if isinstance(self.content, bytes) else self.content.read_bytes()
+
+
+def file(path: str, content: bytes | Path, mode: int = 0o644) -> Item:
+    """A regular file."""
+    size = len(content) if isinstance(content, bytes) else content.stat().st_size
+    return Item(Entry(path, "file", mode, size), content)
+
+
+def text(path: str, content: str) -> Item:
+    """A regular file of UTF-8 text."""
+    return file(path, content.encode())
+
+
+def symlink(path: str, target: str) -> Item:
+    """A symbolic link."""
+    return Item(Entry(path, "symlink", 0o777, target=target))
+
+
+def folder(path: str, mode: int = 0o755) -> Item:
+    """A directory; only an empty one needs to be named, parents are made."""
+    return Item(Entry(path, "directory", mode))
+
+
+def pack(store: StagingStore, items: Iterable[Item], advance: Advance) -> Layer:
+    """Write one layer of ``items`` into ``store``; ``advance`` is told of each file's size."""
+    found = {item.path: item for item in items}
+
+    @contextmanager
+    def open_file(path: str) -> Iterator[BinaryIO]:
+        content = found[path].content
+        advance(found[path].entry.size)
+        with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as opened:
+            yield opened
+
+    with store.stage() as out:
+        layer = write_layer((item.entry for item in found.values()), open_file, out)
+        out.commit(layer.descriptor)
+    return layer

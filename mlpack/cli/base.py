@@ -1,0 +1,109 @@
+"""``mlpack base``: build and show the stable base image."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from mlpack.cli.options import command, project
+from mlpack.cli.output import answer, note, progress, size, table
+
+if TYPE_CHECKING:
+    from mlpack.api.base import Built, Shown
+    from mlpack.model.lock import LockedBase
+
+
+@click.group("base", epilog="\b\nExamples:\n  mlpack base build\n  mlpack base show")
+def base() -> None:
+    """Build or show the stable base image."""
+
+
+@command(
+    "build",
+    examples="""
+    mlpack base build
+    mlpack base build --upgrade
+    mlpack --json base build
+    """,
+)
+@click.option("--upgrade", is_flag=True, help="Take the newest versions instead of the locked.")
+def build(upgrade: bool) -> None:
+    """Make the base that mlpack.toml asks for, once, and write mlpack.lock."""
+    from mlpack.api import base as api
+
+    with progress("building the base") as advance:
+        built = api.build(project(), upgrade=upgrade, advance=advance)
+    _talk(built)
+    answer(built.to_json(), f"base@{built.base.index.digest}")
+
+
+@command(
+    "show",
+    examples="""
+    mlpack base show
+    mlpack base show --packages
+    mlpack --json base show
+    """,
+)
+@click.option("--packages", is_flag=True, help="List every package with its version.")
+def show(packages: bool) -> None:
+    """Show the locked base: layers, bytes, packages."""
+    from mlpack.api import base as api
+
+    shown = api.show(project())
+    answer(shown.to_json(), lambda: _text(shown, packages))
+
+
+base.add_command(build)
+base.add_command(show)
+
+
+def _talk(built: Built) -> None:
+    """What the user should know beside the digest."""
+    if built.already:
+        note("already built: the lock fits mlpack.toml, and the store has every byte")
+        return
+    for line in built.changes:
+        note(f"changed: {line}")
+    note(_layers(built.base))
+    for platform, each in built.missing:
+        note(
+            f"warning: {platform}: {each.path} is linked to {each.library}, which the base does "
+            "not have (its Debian package goes into [base] packages)"
+        )
+
+
+def _text(shown: Shown, packages: bool) -> str:
+    lines = [
+        f"base {shown.base.index.digest}, from {shown.base.source}"
+        + (
+            ""
+            if shown.in_store
+            else "\nnot in the store: make it from the lock with mlpack base build"
+        ),
+        "",
+        _layers(shown.base),
+    ]
+    return "\n".join([*lines, *(("", _packages(shown.base)) if packages else ())])
+
+
+def _layers(base: LockedBase) -> str:
+    rows = []
+    for locked in base.platforms:
+        for each in locked.layers:
+            digest = each.layer.digest.short
+            rows.append((str(locked.platform), each.role, size(each.layer.size), digest))
+        whole = sum(each.layer.size for each in locked.layers)
+        rows.append((str(locked.platform), "whole base", size(whole), locked.manifest.digest.short))
+    return table(("platform", "layer", "bytes", "digest"), rows, right=(2,))
+
+
+def _packages(base: LockedBase) -> str:
+    rows = [
+        (str(locked.platform), kind, each.name, each.version)
+        for locked in base.platforms
+        for kind, held in (("python", locked.python), ("debian", locked.debian))
+        for each in held
+    ]
+    return table(("platform", "kind", "package", "version"), rows)
