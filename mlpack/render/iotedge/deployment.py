@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mlpack.errors import MlpackError
 from mlpack.oci.reference import Reference
@@ -54,9 +54,7 @@ class Module:
     def settings(self) -> dict[str, str]:
         """The module's ``settings``: its image, and its options in as many members as they need."""
         # edgeAgent refuses repository:tag@sha256:…, so a tag beside the digest is dropped.
-        assert self.image.digest is not None  # noqa: S101
-        pinned = self.image.pinned(self.image.digest)
-        return {"image": str(pinned), **create_options.split(self.options)}
+        return {"image": str(replace(self.image, tag="")), **create_options.split(self.options)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
