@@ -56,3 +56,12 @@ def share(part: int, whole: int) -> str:
     """
     percent = 100 * part / whole
     return "under 0.1 %" if 0 < percent < 0.1 else f"{percent:,.1f} %"
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things.
+
+    >>> [counted(1, "layer"), counted(1000, "device")]
+    ['1 layer', '1,000 devices']
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

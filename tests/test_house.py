@@ -21,7 +21,7 @@ FLOOR = {
     "oci": 1,
     "model": 2,
     "plan": 3,
-    "render": 3,
+    "render": 3.5,  # writes what plan decides; plan reads nothing of it
     "stores": 4,
     "base": 4,
     "api": 5,

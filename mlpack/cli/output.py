@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,11 @@ def note(text: str) -> None:
     click.echo(text, err=True)
 
 
+def width() -> int:
+    """Columns of the terminal, or those a pipe gets."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPE_WIDTH
+
+
 def table(
     headers: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[int] = ()
 ) -> str:
@@ -53,8 +59,7 @@ def table(
 def _render(shown: object) -> str:
     from rich.console import Console
 
-    terminal = sys.stdout.isatty()
-    console = Console(width=None if terminal else PIPE_WIDTH, color_system=None, highlight=False)
+    console = Console(width=width(), color_system=None, highlight=False)
     with console.capture() as captured:
         console.print(shown)
     return "\n".join(line.rstrip() for line in captured.get().rstrip("\n").splitlines())
