@@ -90,6 +90,8 @@ def export(model: Pipeline) -> bytes:
         options={id(model): {"zipmap": False}},
         target_opset=OPSETS,
     )
+    # skl2onnx lists them in the order of a set, which differs from run to run.
+    converted.opset_import.sort(key=lambda each: each.domain)
     return bytes(converted.SerializeToString(deterministic=True))
 
 

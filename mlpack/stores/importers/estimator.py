@@ -127,4 +127,6 @@ def _convert(path: Path, estimator: object, features: int) -> ModelProto:
             f"{path} ({type(estimator).__name__}) cannot be converted to ONNX: {first_line(error)}",
             hint="was it fitted? Else export it to ONNX yourself and register the .onnx file",
         ) from error
+    # skl2onnx lists them in the order of a set, which differs from process to process.
+    converted.opset_import.sort(key=lambda each: each.domain)
     return converted
