@@ -51,6 +51,17 @@ class ArchiveMovedOn(MlpackError):
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Whose signature is believed, and who keeps what mirrors have dropped."""
+
+    keyring: Path = KEYRING
+    snapshot: str = SNAPSHOT
+
+
+DEBIAN = Trust()
+
+
 @dataclass(frozen=True)
 class PackageList:
     """The packages of one architecture, over the suites of an archive."""
@@ -79,8 +90,7 @@ class Archive:
     mirror: str
     cache: Path
     advance: Advance
-    keyring: Path = KEYRING
-    snapshot: str = SNAPSHOT
+    trust: Trust = DEBIAN
 
     @property
     def sources(self) -> tuple[tuple[str, str], ...]:
@@ -137,7 +147,7 @@ class Archive:
         from mlpack.base.snapshot import locate
 
         try:
-            url = locate(self.snapshot, wanted)
+            url = locate(self.trust.snapshot, wanted)
             return cached(url, wanted.sha256, self.cache, limit=_MOST_PACKAGE, advance=self.advance)
         except MlpackError as error:
             versions = sorted((each.version for each in offered), key=VERSION_ORDER)
@@ -166,7 +176,7 @@ class Archive:
     def _announced(self, root: str, suite: str, path: str) -> tuple[str, int]:
         """The sha256 and size of ``path`` in the signed release file."""
         url = f"{root}/dists/{suite}/InRelease"
-        signed = verify(fetch(url, limit=_MOST_RELEASE), url, self.keyring)
+        signed = verify(fetch(url, limit=_MOST_RELEASE), url, self.trust.keyring)
         section = signed.partition("\nSHA256:\n")[2]
         for line in section.splitlines():
             if not line.startswith(" "):

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from mlpack.base import content, debian, python
-from mlpack.base.archive import Archive
+from mlpack.base import archive, content, debian, python
+from mlpack.base.archive import Archive, Trust
 from mlpack.base.download import Advance
 from mlpack.base.elf import needs
 from mlpack.base.installed import PackagesPart, collect
@@ -56,6 +56,7 @@ class Job:
     """Where downloaded packages are kept, by sha256."""
 
     advance: Advance
+    trust: Trust = archive.DEBIAN
     held: LockedBase | None = None
     """A base made before, whose versions are kept where they still fit."""
 
@@ -191,16 +192,16 @@ def _packages(
 
 def _debian(job: Job, platform: Platform, needed: frozenset[str], advance: Advance) -> _Below:
     suite = debian.check_suite(job.recipe.source.partition(":")[2])
-    archive = Archive(suite, job.recipe.mirror, job.cache, advance)
+    mirror = Archive(suite, job.recipe.mirror, job.cache, advance, job.trust)
     held = job.held.on(platform) if job.held else None
     if job.exact and held:
         packages = held.debian
-        paths = archive.locked(packages)
+        paths = mirror.locked(packages)
     else:
         versions = {each.name: each.version for each in held.debian} if held else {}
-        chosen = debian.resolve(archive, platform.architecture, job.recipe.packages, versions)
+        chosen = debian.resolve(mirror, platform.architecture, job.recipe.packages, versions)
         packages = tuple(debian.lock(each) for each in chosen)
-        paths = tuple(archive.download(each) for each in chosen)
+        paths = tuple(mirror.download(each) for each in chosen)
     part = debian.open_packages(paths, needed)
     layer = _layer(job, DEBIAN, part.items, advance)
     libraries = frozenset(posixpath.basename(item.path) for item in part.items)

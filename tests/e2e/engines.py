@@ -176,7 +176,7 @@ class Podman:
         """Run a container with limits podman can set without more privileges."""
         env = [part for each in environment for part in ("-e", each)]
         limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096"]
-        hardened = ["--read-only", "--cap-drop", "all", "--cgroups", "disabled"]
+        hardened = ["--read-only", "--cap-drop", "all"]
         return run(*self.command("run", "-d", "--network", "host", *limits, *hardened, *env, name))
 
     def stop(self, container: str) -> None:

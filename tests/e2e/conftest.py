@@ -1,0 +1,68 @@
+"""One real base for all end-to-end tests, and engines that run it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from mlpack.api import base as base_api
+from mlpack.base.download import Unreachable
+from mlpack.stores.project import Project
+from tests.e2e.engines import Docker, Podman
+from tests.support import unavailable
+
+
+@pytest.fixture(scope="session")
+def download_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where downloads go; ``MLPACK_TEST_CACHE`` keeps them between test runs."""
+    kept = os.environ.get("MLPACK_TEST_CACHE")
+    return Path(kept) / "downloads" if kept else tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="session")
+def real_project(tmp_path_factory: pytest.TempPathFactory, download_cache: Path) -> Project:
+    """A project with a real base for both platforms, as a user gets it."""
+    root = tmp_path_factory.mktemp("real") / "fan"
+    root.mkdir()
+    (root / "mlpack.toml").write_text('[model]\nname = "fan"\n')
+    (root / "requirements.in").write_text("")
+    project = Project(root)
+    try:
+        base_api.build(project, cache=download_cache)
+    except Unreachable as error:
+        unavailable(f"the Debian archive cannot be reached: {error}")
+    return project
+
+
+@pytest.fixture(scope="session")
+def docker() -> Iterator[Docker]:
+    """A Docker daemon for the whole session."""
+    with scratch() as folder, Docker.started(folder / "docker") as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def podman() -> Iterator[Podman]:
+    """podman with a store for the whole session."""
+    with scratch() as folder, Podman.started(folder / "podman") as started:
+        yield started
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder for an engine; what the engine leaves mounted in it is unmounted at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="mlpack-engine-"))
+    try:
+        yield folder
+    finally:
+        mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+        for place in reversed([each for each in mounts if each.startswith(f"{folder}/")]):
+            subprocess.run(["umount", place], check=False)
+        shutil.rmtree(folder)
