@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -209,6 +210,28 @@ def test_processes_at_once_take_different_versions(project: Project) -> None:
     assert sorted(said) == [f"fan:{number}" for number in range(1, count + 1)]
     held = ModelStore(project.layout).versions("fan")
     assert {each.files[0].path for each in held} == {f"{number}.onnx" for number in range(count)}
+    assert validate(project.layout) == ()
+
+
+def test_an_interrupted_registration_leaves_nothing(project: Project, tmp_path: Path) -> None:
+    folder = tmp_path / "large"
+    folder.mkdir()
+    with (folder / "weights.bin").open("wb") as out:
+        out.truncate(1_000_000_000)
+    before = sorted(project.layout.root.rglob("*"))
+    with subprocess.Popen(
+        [sys.executable, "-m", "mlpack", "-C", str(project.root), "register", str(folder)],
+        cwd=CHECKOUT,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while not any(path.stat().st_size for path in project.root.rglob(".part-*")):
+            assert process.poll() is None, "it ended before it could be interrupted"
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.strip() == "error: interrupted; nothing half-done was left"
+    assert sorted(project.layout.root.rglob("*")) == before
     assert validate(project.layout) == ()
 
 
