@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mlpack.base.archive import KEYRING
 from mlpack.base.python import find_uv
 from mlpack.errors import MlpackError
 from mlpack.model.lock import Lock
@@ -110,7 +109,7 @@ def _project(directory: Path, *, deep: bool) -> Iterator[Check]:
     yield from _files(project, recipe)
     lock = yield from _lock(project)
     if recipe.base.source.startswith("debian:"):
-        yield _signatures(needed=lock is None)
+        yield _mmdebstrap(needed=lock is None)
     if lock is not None:
         yield _base(project, lock)
     yield _store(project, deep=deep)
@@ -143,17 +142,16 @@ def _lock(project: Project) -> Generator[Check, None, Lock | None]:
     return lock
 
 
-def _signatures(*, needed: bool) -> Check:
-    """Debian's package lists are trusted for their signature alone."""
-    place = find_program("gpgv")
-    if place and KEYRING.is_file():
-        return Check("gpgv", "ok", f"{place}, and Debian's keys")
-    lacking = "gpgv" if place is None else str(KEYRING)
+def _mmdebstrap(*, needed: bool) -> Check:
+    """What the Debian part of a base is made with; it brings apt's check of signatures."""
+    place = find_program("mmdebstrap")
+    if place:
+        return Check("mmdebstrap", "ok", place)
     return Check(
-        "gpgv",
+        "mmdebstrap",
         "broken" if needed else "missing",
-        f"no {lacking}",
-        "to build a base from Debian: apt-get install gpgv debian-archive-keyring",
+        "not installed",
+        "to build a base from Debian: apt-get install mmdebstrap",
     )
 
 
