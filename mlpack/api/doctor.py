@@ -146,7 +146,7 @@ def _mmdebstrap(*, needed: bool) -> Check:
     """What the Debian part of a base is made with; it brings apt's check of signatures."""
     place = find_program("mmdebstrap")
     if place:
-        return Check("mmdebstrap", "ok", place)
+        return Check("mmdebstrap", "ok", str(place))
     return Check(
         "mmdebstrap",
         "broken" if needed else "missing",

@@ -196,16 +196,16 @@ def test_programs_are_found_on_the_path(tmp_path: Path, monkeypatch: pytest.Monk
     assert (found["skopeo"], found["docker"]) == ("ok", "missing")
 
 
-def test_gpgv_is_needed_only_to_make_a_base_from_debian(
+def test_mmdebstrap_is_needed_only_to_make_a_base_from_debian(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
     make_project(tmp_path / "locked")
     make_project(tmp_path / "new", base=False)
     make_project(tmp_path / "image", base=False, settings='[base]\nfrom = "oci:x"\n')
-    assert states(examine(tmp_path / "locked"))["gpgv"] == "missing"
-    assert states(examine(tmp_path / "new"))["gpgv"] == "broken"
-    assert "gpgv" not in states(examine(tmp_path / "image"))
+    assert states(examine(tmp_path / "locked"))["mmdebstrap"] == "missing"
+    assert states(examine(tmp_path / "new"))["mmdebstrap"] == "broken"
+    assert "mmdebstrap" not in states(examine(tmp_path / "image"))
 
 
 def test_a_full_disk_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
