@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from mlpack.base.archive import DEBIAN, Trust
 from mlpack.base.assemble import Assembled, Job, MissingLibrary, assemble
 from mlpack.base.changes import changes, check_same
 from mlpack.base.content import identity
@@ -80,16 +78,13 @@ def build(
     project: Project,
     *,
     upgrade: bool = False,
-    cache: Path | None = None,
-    trust: Trust = DEBIAN,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Built:
     """Make the base that mlpack.toml asks for, and lock it; do nothing where it is there.
 
     A locked base whose blobs are gone is made again from its lock, and must come
     out the same. Where the settings changed, locked versions are kept as far as
-    they still fit; ``upgrade`` takes the newest. ``cache`` is where downloads go,
-    ``trust`` whose archives are believed.
+    they still fit; ``upgrade`` takes the newest.
     """
     requirements = _requirements(project)
     with project.exclusive():
@@ -104,9 +99,7 @@ def build(
             requirements=requirements,
             root=project.root,
             store=project.layout,
-            cache=cache or project.state / "cache",
             advance=advance,
-            trust=trust,
             held=old.base if old and not upgrade else None,
             exact=fits and not upgrade,
         )

@@ -12,12 +12,11 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from mlpack.base import archive, content, debian, python
-from mlpack.base.archive import Archive, Trust
-from mlpack.base.download import Advance
+from mlpack.base import content, debian, python
 from mlpack.base.elf import needs
 from mlpack.base.installed import PackagesPart, collect
-from mlpack.base.items import Item, pack
+from mlpack.base.items import Advance, Item, pack
+from mlpack.base.mmdebstrap import Request, check_held, unpack
 from mlpack.base.rules import Dropped
 from mlpack.base.source import copy_layers, open_source
 from mlpack.base.wheels import Interpreter
@@ -52,11 +51,7 @@ class Job:
     """Where relative paths in the recipe start."""
 
     store: StagingStore
-    cache: Path
-    """Where downloaded packages are kept, by sha256."""
-
     advance: Advance
-    trust: Trust = archive.DEBIAN
     held: LockedBase | None = None
     """A base made before, whose versions are kept where they still fit."""
 
@@ -127,16 +122,17 @@ def assemble(job: Job) -> tuple[LockedBase, tuple[Assembled, ...]]:
 
 
 def _platform(job: Job, platform: Platform, advance: Advance) -> Assembled:
-    with tempfile.TemporaryDirectory(prefix="mlpack-base-") as folder:
+    with tempfile.TemporaryDirectory(prefix="mlpack-base-") as name:
+        folder, wheels = Path(name), Path(name) / "wheels"
         if job.recipe.source.partition(":")[0] == DEBIAN:
             interpreter = _DEBIAN_PYTHON
-            packages, part = _packages(job, python.Target(platform, interpreter), Path(folder))
-            below = _debian(job, platform, part.needed, advance)
+            packages, part = _packages(job, python.Target(platform, interpreter), wheels)
+            below = _debian(job, platform, part.needed, folder, advance)
         else:
             source = open_source(job.recipe.source, job.root, platform)
             found = source.inspect()
             interpreter = found.interpreter
-            packages, part = _packages(job, python.Target(platform, interpreter), Path(folder))
+            packages, part = _packages(job, python.Target(platform, interpreter), wheels)
             layers = tuple(LockedLayer("source", each) for each in copy_layers(source, job.store))
             below = _Below(layers, (), (), found.libraries, {}, source.image.env)
         above = (
@@ -190,20 +186,22 @@ def _packages(
     return chosen, collect(folder, target.python.directory)
 
 
-def _debian(job: Job, platform: Platform, needed: frozenset[str], advance: Advance) -> _Below:
-    suite = debian.check_suite(job.recipe.source.partition(":")[2])
-    mirror = Archive(suite, job.recipe.mirror, job.cache, advance, job.trust)
+def _debian(
+    job: Job, platform: Platform, needed: frozenset[str], folder: Path, advance: Advance
+) -> _Below:
     held = job.held.on(platform) if job.held else None
+    request = Request(
+        suite=debian.check_suite(job.recipe.source.partition(":")[2]),
+        architecture=platform.architecture,
+        packages=(*debian.MINIMUM, *job.recipe.packages),
+        mirror=job.recipe.mirror,
+        held=held.debian if held else (),
+    )
+    unpacked = unpack(request, folder, advance)
     if job.exact and held:
-        packages = held.debian
-        paths = mirror.locked(packages)
-    else:
-        versions = {each.name: each.version for each in held.debian} if held else {}
-        chosen = debian.resolve(mirror, platform.architecture, job.recipe.packages, versions)
-        packages = tuple(debian.lock(each) for each in chosen)
-        paths = tuple(mirror.download(each) for each in chosen)
-    part = debian.open_packages(paths, needed)
+        check_held(request, unpacked.packages)
+    part = debian.open_root(unpacked.root, unpacked.about, needed)
     layer = _layer(job, DEBIAN, part.items, advance)
     libraries = frozenset(posixpath.basename(item.path) for item in part.items)
     linked = {i.path: needs(i.read()) for i in part.items if i.entry.kind == "file"}
-    return _Below((layer,), packages, part.dropped, libraries, linked, {})
+    return _Below((layer,), unpacked.packages, part.dropped, libraries, linked, {})

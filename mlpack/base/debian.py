@@ -1,26 +1,21 @@
-"""The Debian part of a base: packages opened as ``mmdebstrap --variant=extract`` opens them.
+"""The Debian part of a base: what of the unpacked packages a device needs.
 
-No maintainer script runs, so arm64 is made on amd64 without an emulator; the
-few files such scripts would have written are made here. mmdebstrap itself is
-not used: it needs root or user namespaces and a Debian host, and takes today's
-versions, where a lock asks for the same ones again. A test compares the two.
+No maintainer script runs (:mod:`mlpack.base.mmdebstrap`), so the few files such
+scripts would have written are made here.
 """
 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlpack.base.archive import Archive
-from mlpack.base.deb import Member, control, members
-from mlpack.base.elf import MAGIC, shrink
+from mlpack.base.elf import MAGIC, needs, shrink
 from mlpack.base.items import Item, file, folder, symlink, text
-from mlpack.base.packages import Package, closure
+from mlpack.base.mmdebstrap import entries
 from mlpack.base.rules import DEBIAN, Dropped, rule_for
 from mlpack.errors import MlpackError
-from mlpack.model.lock import DebianPackage
 from mlpack.oci.tree import Entry
 
 MINIMUM = (
@@ -35,17 +30,6 @@ MINIMUM = (
     "tzdata",
 )
 """What a Python server with native wheels needs; their own needs are added."""
-
-LEFT_OUT: Mapping[str, tuple[str, ...]] = {
-    # Tools for maintainer scripts, which never run.
-    "*": ("awk", "debconf", "dpkg", "perl-base"),
-    # The certificates are put together here, not by update-ca-certificates.
-    "ca-certificates": ("openssl",),
-    # For dbm.ndbm, curses, readline and nis, which the rules leave out.
-    "libpython3.11-stdlib": (
-        *("libdb5.3", "libncursesw6", "libnsl2", "libreadline8", "libtinfo6", "libtirpc3"),
-    ),
-}
 
 USER = 65532
 """The user that releases run as; not root, and not a number hosts give to people."""
@@ -79,80 +63,67 @@ def check_suite(name: str) -> str:
     return name
 
 
-def resolve(
-    archive: Archive,
-    architecture: str,
-    extra: Collection[str],
-    held: Mapping[str, str],
-) -> tuple[Package, ...]:
-    """Choose the packages of the base: the minimum, ``extra``, and what they need.
+def open_root(root: Path, about: Iterable[Mapping[str, str]], needed: frozenset[str]) -> DebianPart:
+    """What the rules keep of the root file system in the tar ``root``.
 
-    ``held`` are versions to keep where the archive still offers them.
+    ``about`` is what its packages say of themselves, ``needed`` the libraries that
+    the wheels above link to.
     """
-    offered = archive.packages(architecture)
-    return closure((*MINIMUM, *extra), offered.candidates, left_out=LEFT_OUT, held=held)
-
-
-def lock(package: Package) -> DebianPackage:
-    """What of ``package`` the lock holds."""
-    return DebianPackage(package.name, package.version, package.architecture, package.sha256)
-
-
-def open_packages(debs: Sequence[Path], needed: frozenset[str]) -> DebianPart:
-    """Open ``debs`` and keep what the rules keep; ``needed`` are libraries the wheels link to."""
+    found = {item.path: item for item in _items(root)}
+    needed = linked(found.values(), needed)
     kept: dict[str, Item] = {}
-    certificates: dict[str, bytes] = {}
     counted: dict[str, Dropped] = {}
-    for path in debs:
-        for member in members(path):
-            place = merged(member.path)
-            if place.startswith(_CERTIFICATES) and member.kind == "file":
-                certificates[place] = member.content
-            rule = rule_for(DEBIAN, place, needed)
-            if rule is None:
-                kept[place] = _item(place, member)
-            else:
-                before = counted.get(rule.why, Dropped(rule.why, 0, 0))
-                counted[rule.why] = Dropped(
-                    rule.why, before.files + 1, before.bytes + len(member.content)
-                )
-    for made in _made(kept, certificates, [control(path) for path in debs]):
+    for path, item in found.items():
+        rule = rule_for(DEBIAN, path, needed)
+        if rule is None:
+            kept[path] = item
+        else:
+            before = counted.get(rule.why, Dropped(rule.why, 0, 0))
+            size = before.bytes + item.entry.size
+            counted[rule.why] = Dropped(rule.why, before.files + 1, size)
+    certificates = [found[path].read() for path in sorted(found) if path.startswith(_CERTIFICATES)]
+    for made in _made(kept, certificates, about):
         kept.setdefault(made.path, made)
     return DebianPart(tuple(kept.values()), tuple(counted.values()))
 
 
-def merged(path: str) -> str:
-    """Where a file lies once ``/bin``, ``/lib`` and the like are links into ``/usr``.
-
-    >>> merged("lib/x86_64-linux-gnu/libc.so.6"), merged("etc/services")
-    ('usr/lib/x86_64-linux-gnu/libc.so.6', 'etc/services')
-    """
-    return f"usr/{path}" if path.split("/", 1)[0] in _MERGED else path
-
-
-def _item(place: str, member: Member) -> Item:
-    if member.kind == "symlink":
-        return symlink(place, _retarget(member.path, place, member.target))
-    if member.kind == "hardlink":
-        return Item(Entry(place, "hardlink", member.mode, target=merged(member.target)))
-    content = shrink(member.content) if member.content.startswith(MAGIC) else member.content
-    return file(place, content, member.mode)
+def linked(items: Iterable[Item], needed: frozenset[str]) -> frozenset[str]:
+    """``needed``, and the libraries that what is kept because of it links to, and so on."""
+    listed = list(items)
+    while True:
+        kept = [item for item in listed if rule_for(DEBIAN, item.path, needed) is None]
+        more = {name for item in kept for name in _asks_for(item)} - needed
+        if not more:
+            return needed
+        needed |= more
 
 
-def _retarget(path: str, place: str, target: str) -> str:
-    """A relative link keeps pointing at the same file after its directory moved."""
-    if path == place or target.startswith("/"):
-        return target
-    meant = merged(posixpath.normpath(posixpath.join(posixpath.dirname(path), target)))
-    return posixpath.relpath(meant, posixpath.dirname(place))
+def _asks_for(item: Item) -> Iterator[str]:
+    """File names of the libraries an item is of no use without."""
+    if item.entry.kind == "symlink" and ".so" in item.path:
+        yield posixpath.basename(item.entry.target)
+    elif item.entry.kind == "file":
+        yield from needs(item.read())
+
+
+def _items(root: Path) -> Iterator[Item]:
+    for info, content in entries(root):
+        path = posixpath.normpath(info.name)
+        if info.issym():
+            yield symlink(path, info.linkname)
+        elif info.islnk():
+            yield Item(Entry(path, "hardlink", info.mode, target=posixpath.normpath(info.linkname)))
+        else:
+            small = shrink(content) if content.startswith(MAGIC) else content
+            yield file(path, small, info.mode)
 
 
 def _made(
     kept: Mapping[str, Item],
-    certificates: Mapping[str, bytes],
+    certificates: Iterable[bytes],
     packages: Iterable[Mapping[str, str]],
 ) -> Iterator[Item]:
-    """What maintainer scripts and the merge of ``/usr`` would have made."""
+    """What maintainer scripts would have made, and the links that merge ``/usr``."""
     if _PYTHON not in kept:
         raise MlpackError(f"the Debian packages hold no /{_PYTHON}")
     for name in _MERGED:
@@ -160,7 +131,7 @@ def _made(
             yield symlink(name, f"usr/{name}")
     yield symlink("usr/bin/python3", "python3.11")
     yield symlink("usr/bin/python", "python3")
-    yield file(_BUNDLE, b"".join(certificates[name] for name in sorted(certificates)))
+    yield file(_BUNDLE, b"".join(certificates))
     # OpenSSL looks below /usr/lib/ssl, where the package openssl has these links.
     yield symlink("usr/lib/ssl/cert.pem", f"/{_BUNDLE}")
     yield symlink("usr/lib/ssl/certs", "/etc/ssl/certs")
@@ -185,9 +156,8 @@ def _made(
 def _status(packages: Iterable[Mapping[str, str]]) -> str:
     """A package database for vulnerability scanners, which know an image by nothing else."""
     listed = sorted(packages, key=lambda each: each["Package"])
-    fields = ("Package", "Architecture", "Source", "Version", "Maintainer")
     return "\n".join(
         "Status: install ok installed\n"
-        + "".join(f"{field}: {each[field]}\n" for field in fields if field in each)
+        + "".join(f"{field}: {value}\n" for field, value in each.items())
         for each in listed
     )

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from mlpack.base.download import Advance
 from mlpack.oci.image import Layer
 from mlpack.oci.layer import write_layer
 from mlpack.oci.tree import Entry
 from mlpack.stores.base import StagingStore
+
+Advance = Callable[[int], None]
+"""Told of every so many bytes made; raises to stop the work."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,33 @@ DEBIAN = (
         ),
     ),
     Rule(
+        "programs for maintainer scripts, of which none runs, and their settings",
+        (
+            "usr/bin/{dpkg,dpkg-*,deb*,update-alternatives,tar,mawk,openssl,c_rehash,perl*}",
+            "usr/sbin/{dpkg-*,start-stop-daemon,rmt*,tarcat}",
+            "usr/lib/{ssl,tmpfiles.d}/**",
+            "usr/{lib/*,share}/perl*/**",
+            "etc/{rmt,ssl/openssl.cnf,selinux/**,gss/**,inputrc,netconfig}",
+            "usr/lib/{mime,systemd}/**",
+            "usr/lib/*/krb5/**",
+            "usr/libexec/dpkg/**",
+            "var/cache/**",
+        ),
+    ),
+    Rule(
+        "what is the build machine's, or made by the container engine",
+        ("etc/{hostname,hosts,resolv.conf}", "dev/**", "{bin,sbin,lib,lib32,lib64,libx32}"),
+    ),
+    Rule(
+        "libraries of what is left out",
+        (
+            "usr/lib/*/lib{acl,com_err,db-5.3,gssapi_krb5,history,k5crypto,keyutils,krb5}.so*",
+            "usr/lib/*/lib{krb5support,md,ncursesw,pcre2-8,pcre2-posix,readline}.so*",
+            "usr/lib/*/lib{selinux,tinfo,tirpc,zstd}.so*",
+        ),
+        unless_needed=True,
+    ),
+    Rule(
         "single certificates: /etc/ssl/certs/ca-certificates.crt holds them all",
         ("usr/share/ca-certificates/**", "etc/ca-certificates/**"),
     ),

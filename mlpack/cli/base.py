@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from mlpack.cli.options import command, project, setting
+from mlpack.cli.options import command, project
 from mlpack.cli.output import answer, note, progress, size, table
 
 if TYPE_CHECKING:
@@ -29,19 +28,12 @@ def base() -> None:
     """,
 )
 @click.option("--upgrade", is_flag=True, help="Take the newest versions instead of the locked.")
-@click.option(
-    "--cache",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=lambda: setting("cache") or None,
-    metavar="DIR",
-    help="Keep downloads in DIR (MLPACK_CACHE), to share them; else in .mlpack/cache.",
-)
-def build(upgrade: bool, cache: Path | None) -> None:
+def build(upgrade: bool) -> None:
     """Make the base that mlpack.toml asks for, once, and write mlpack.lock."""
     from mlpack.api import base as api
 
     with progress("building the base") as advance:
-        built = api.build(project(), upgrade=upgrade, cache=cache, advance=advance)
+        built = api.build(project(), upgrade=upgrade, advance=advance)
     _talk(built)
     answer(built.to_json(), f"base@{built.base.index.digest}")
 

@@ -1,0 +1,216 @@
+"""Debian packages through mmdebstrap: chosen, checked and unpacked by apt and dpkg.
+
+``--variant=extract`` unpacks and runs no maintainer script, so arm64 is made on
+amd64 without an emulator. Versions of a lock are asked for by apt preferences:
+apt takes them where the archive still has them, and what it took is compared.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlpack.base.items import Advance
+from mlpack.errors import MlpackError
+from mlpack.model.lock import DebianPackage
+from mlpack.stores.files import file_sha256
+
+MIRROR = "http://deb.debian.org/debian"
+"""Plain HTTP, as apt does: signatures and hashes check what is fetched, and proxies keep it."""
+
+HOOKS = "/usr/share/mmdebstrap/hooks/merged-usr"
+_POLL_SECONDS = 0.2
+_FIELDS = ("Package", "Architecture", "Source", "Version", "Maintainer")
+
+
+class NoMmdebstrap(MlpackError):
+    """mmdebstrap is not installed."""
+
+    hint = (
+        "install it (apt-get install mmdebstrap), or start the base from an image: "
+        '[base] from = "oci:PATH"'
+    )
+
+
+class DebianFailed(MlpackError):
+    """mmdebstrap or apt could not do it."""
+
+
+class ArchiveMovedOn(MlpackError):
+    """A locked Debian package that the archive has replaced by another version."""
+
+    hint = (
+        "take today's versions with: mlpack base build --upgrade, or point [base] mirror "
+        "in mlpack.toml at a snapshot that still has it "
+        "(http://snapshot.debian.org/archive/debian/DATE/)"
+    )
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """What mmdebstrap made: a root file system, and the packages in it."""
+
+    root: Path
+    """The tar of the root file system."""
+
+    packages: tuple[DebianPackage, ...]
+    about: tuple[Mapping[str, str], ...]
+    """What each package says of itself, for a package database."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is asked of a Debian archive."""
+
+    suite: str
+    architecture: str
+    packages: Sequence[str]
+    mirror: str = ""
+    held: Sequence[DebianPackage] = ()
+    """Versions to take where the archive still has them."""
+
+
+def unpack(request: Request, folder: Path, advance: Advance) -> Unpacked:
+    """Let mmdebstrap choose, fetch, check and unpack; ``folder`` is the caller's to remove."""
+    program = shutil.which("mmdebstrap")
+    if program is None:
+        raise NoMmdebstrap("mmdebstrap, which a Debian base is made with, is not installed")
+    debs, root, preferences = folder / "debs", folder / "root.tar", folder / "preferences"
+    debs.mkdir()
+    preferences.write_text(pins(request.held))
+    _run([program, *arguments(request, debs, root, preferences)], advance)
+    found = [_package(path) for path in sorted(debs.glob("*.deb"))]
+    about = tuple(_about(path) for path in sorted(debs.glob("*.deb")))
+    return Unpacked(root, tuple(sorted(found)), about)
+
+
+def check_held(request: Request, found: Sequence[DebianPackage]) -> None:
+    """Raise :class:`ArchiveMovedOn` unless ``found`` is exactly what was held."""
+    held = {each.name: each for each in request.held}
+    taken = {each.name: each for each in found}
+    for name in sorted({*held, *taken}):
+        if held.get(name) != taken.get(name):
+            raise ArchiveMovedOn(
+                f"the lock has {_version(held.get(name), name)} for {request.architecture}, "
+                f"the archive {_version(taken.get(name), name)}"
+            )
+
+
+def arguments(request: Request, debs: Path, root: Path, preferences: Path) -> list[str]:
+    """What mmdebstrap is called with.
+
+    The .debs are copied out for their hashes, which the lock holds.
+    """
+    upload = f"upload {shlex.quote(str(preferences))} /etc/apt/preferences.d/mlpack"
+    return [
+        *("--quiet", "--variant=extract", "--format=tar"),
+        f"--architectures={request.architecture}",
+        f"--include={','.join(request.packages)}",
+        '--aptopt=APT::Install-Recommends "false"',
+        # A snapshot's release file is past its date by nature; it is signed all the same.
+        *(['--aptopt=Acquire::Check-Valid-Until "false"'] if "snapshot" in request.mirror else []),
+        f"--hook-dir={HOOKS}",
+        '--setup-hook=mkdir -p "$1"/etc/apt/preferences.d',
+        f"--setup-hook={upload}",
+        f"--extract-hook=sync-out /var/cache/apt/archives {shlex.quote(str(debs))}",
+        request.suite,
+        str(root),
+        *sources(request.suite, request.mirror),
+    ]
+
+
+def sources(suite: str, mirror: str) -> tuple[str, ...]:
+    """Where apt looks: the release, its point updates, its security updates.
+
+    >>> sources("bookworm", "http://m/debian/")[2]
+    'deb http://m/debian-security bookworm-security main'
+    """
+    place = (mirror or MIRROR).rstrip("/")
+    security = re.sub(r"/debian(?=/|$)", "/debian-security", place, count=1)
+    parts = [(place, suite), (place, f"{suite}-updates")]
+    # A mirror whose URL does not say /debian is taken to hold no security archive beside it.
+    if security != place:
+        parts.append((security, f"{suite}-security"))
+    return tuple(f"deb {url} {name} main" for url, name in parts)
+
+
+def pins(held: Sequence[DebianPackage]) -> str:
+    """Apt preferences (apt_preferences(5)) that ask for these versions, downgrades included."""
+    return "\n".join(
+        f"Package: {each.name}\nPin: version {each.version}\nPin-Priority: 1001\n"
+        for each in sorted(held)
+    )
+
+
+def entries(root: Path) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+    """The files and links of a root file system, with the content of files."""
+    with tarfile.open(root, "r:") as archive:
+        for info in archive:
+            if info.isfile():
+                opened = archive.extractfile(info)
+                yield info, opened.read() if opened else b""
+            elif info.issym() or info.islnk():
+                yield info, b""
+
+
+def _run(command: Sequence[str], advance: Advance) -> None:
+    """Run to the end; ``advance`` is asked meanwhile, and stops it by raising."""
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        while True:
+            try:
+                said, _ = process.communicate(timeout=_POLL_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                try:
+                    advance(0)
+                except BaseException:
+                    process.terminate()
+                    raise
+    if process.returncode:
+        raise DebianFailed(
+            f"mmdebstrap failed: {_reason(said.decode(errors='replace'))}", hint=_HINT
+        )
+
+
+_HINT = (
+    "check the network and [base] mirror and packages in mlpack.toml; without root it needs "
+    "user namespaces (mmdebstrap(1), MODES)"
+)
+
+
+def _reason(said: str) -> str:
+    """The lines that say what went wrong, apt's before mmdebstrap's own."""
+    lines = [line.strip() for line in said.splitlines()]
+    wrong = [line for line in lines if line.startswith(("E:", "Err:", "W: Failed"))]
+    chosen = wrong[:2] or lines[-2:] or ["it gave no reason"]
+    return "; ".join(line.removeprefix("E: ") for line in chosen)
+
+
+def _package(path: Path) -> DebianPackage:
+    """Name, version and architecture as dpkg's file names have them (``%3a`` for a colon)."""
+    name, version, architecture = path.stem.split("_")
+    return DebianPackage(name, version.replace("%3a", ":"), architecture, file_sha256(path))
+
+
+def _about(path: Path) -> Mapping[str, str]:
+    done = subprocess.run(
+        ["dpkg-deb", "--field", str(path), *_FIELDS],  # noqa: S607  # beside mmdebstrap, wherever
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise DebianFailed(f"{path.name} cannot be read: {_reason(done.stderr)}")
+    return dict(line.split(": ", 1) for line in done.stdout.splitlines() if ": " in line)
+
+
+def _version(package: DebianPackage | None, name: str) -> str:
+    return f"{name} {package.version}" if package else f"no {name}"
