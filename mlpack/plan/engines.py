@@ -122,15 +122,14 @@ def moby(image: Image, state: DeviceState) -> tuple[LayerStep, ...]:
         if not fetching and layer.digest in state.seen and chain_id in state.chain_ids:
             steps.append(LayerStep(layer, "reuse", "held, and all below it is unchanged"))
             continue
-        why = "a layer below it is fetched" if fetching else _unknown_to_moby(layer, state)
-        steps.append(LayerStep(layer, "fetch", why))
+        steps.append(LayerStep(layer, "fetch", _moby_why(layer, state, fetching)))
         fetching = True
     return _once(steps)
 
 
-def _unknown_to_moby(layer: Layer, state: DeviceState) -> str:
+def _moby_why(layer: Layer, state: DeviceState, fetching: bool) -> str:
     if layer.digest in state.digests:
-        return "held, but on top of other layers"
+        return "held, but a layer below it is fetched" if fetching else "held, but on other layers"
     return _new_content(layer, state)
 
 
@@ -165,7 +164,7 @@ def _podman_step(layer: Layer, state: DeviceState) -> LayerStep:
 
 def _new_content(layer: Layer, state: DeviceState) -> str:
     if layer.diff_id in state.diff_ids:
-        return "its content is held, but compressed into another blob"
+        return "its content is held, but under another digest"
     return "not on the device"
 
 

@@ -84,7 +84,7 @@ def test_every_step_says_why() -> None:
     held = DeviceState.holding(measured_image("b1 b2 b3 b4 A"))
     wanted = measured_image("b1 b3recomp b4 A B")
     whys = {name: [step.why for step in engine(name).steps(wanted, held)] for name in NAMES}
-    recompressed = "its content is held, but compressed into another blob"
+    recompressed = "its content is held, but under another digest"
     by_blob = [
         "this blob is held",
         recompressed,
@@ -92,7 +92,7 @@ def test_every_step_says_why() -> None:
         "this blob is held",
         "not on the device",
     ]
-    above = ["a layer below it is fetched"] * 3
+    above = ["held, but a layer below it is fetched"] * 2 + ["not on the device"]
     assert whys == {
         "moby": ["held, and all below it is unchanged", recompressed, *above],
         "containerd": by_blob,

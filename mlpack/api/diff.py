@@ -1,0 +1,75 @@
+"""``mlpack diff``: what a device on one image fetches to reach another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlpack.errors import MlpackError
+from mlpack.model.recipe import DeviceRecipe
+from mlpack.oci.descriptor import Platform
+from mlpack.plan.delta import Delta, delta
+from mlpack.plan.engines import DeviceState
+from mlpack.plan.transfer import Link, Pull
+from mlpack.stores.project import Project
+from mlpack.stores.references import Found, find_image
+
+NONE = "none"
+"""OLD of a device that holds nothing."""
+
+
+class OtherPlatform(MlpackError):
+    """Two images no device runs both of."""
+
+    hint = "name the platform of both with --platform"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Move:
+    """Two images found, and the pull that brings a device from one to the other."""
+
+    old: Found | None
+    new: Found
+    pull: Pull
+
+
+def diff(
+    project: Project | None,
+    old: str,
+    new: str,
+    *,
+    engine: str = "",
+    platform: Platform | None = None,
+) -> Delta:
+    """Plan the pull of ``new`` on a device that holds ``old`` (or ``none``).
+
+    Engine and link are the project's where it is one. Raises
+    :class:`~mlpack.plan.engines.UnknownEngine`, :class:`OtherPlatform` and what
+    finding an image raises.
+    """
+    device = project.recipe.device if project else DeviceRecipe()
+    move = find_move(project, old, new, platform=platform)
+    return delta(engine or device.engine, old, new, move.pull)
+
+
+def find_move(
+    project: Project | None, old: str, new: str, *, platform: Platform | None = None
+) -> Move:
+    """Find both images, of one platform: the one asked for, or the first of ``new``."""
+    device = project.recipe.device if project else DeviceRecipe()
+    target = find_image(project, new, platform)
+    held = None
+    if old != NONE:
+        held = find_image(project, old, target.image.platform)
+        _check_platform(held, target)
+    state = DeviceState()
+    if held is not None:
+        named = [held.index] if held.index else []
+        state = DeviceState.holding(held.image, indexes=named)
+    pull = Pull(image=target.image, index=target.index, state=state, link=Link.of(device))
+    return Move(old=held, new=target, pull=pull)
+
+
+def _check_platform(old: Found, new: Found) -> None:
+    ours, theirs = old.image.platform, new.image.platform
+    if not ours.fits(theirs):
+        raise OtherPlatform(f"{old.name} is for {ours}, {new.name} for {theirs}")

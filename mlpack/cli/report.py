@@ -1,0 +1,72 @@
+"""``mlpack report``."""
+
+from __future__ import annotations
+
+import click
+
+from mlpack.cli import options, output
+
+
+@options.command(
+    "report",
+    examples="""
+    mlpack report
+    mlpack report fan:2 --from fan:1 --devices 25000
+    mlpack report fan --tariff origin-bundle --markdown > report.md
+    mlpack report fan --from none --engine podman --json
+    """,
+)
+@click.argument("release", default="", metavar="[NAME[:VERSION]]")
+@click.option(
+    "--from",
+    "old",
+    default="",
+    metavar="OLD",
+    help="What the devices hold: NAME:VERSION, base or none. Default: the release before.",
+)
+@click.option("--engine", default="", metavar="NAME", help="moby, containerd or podman only.")
+@click.option("--devices", type=click.IntRange(min=1), help="Default: [fleet] devices.")
+@click.option(
+    "--tariff", metavar="NAME|FILE", help="A tariff mlpack ships, or a file. Default: [fleet]."
+)
+@click.option("--platform", metavar="OS/ARCH", help="Which of the release's images.")
+@click.option("--markdown", is_flag=True, help="Print Markdown, for a pull request or a page.")
+def report(
+    release: str,
+    old: str,
+    engine: str,
+    devices: int | None,
+    tariff: str | None,
+    platform: str | None,
+    markdown: bool,
+) -> None:
+    """Show bytes and money per release and fleet.
+
+    The bytes a device fetches, by part and engine; the same content as a whole
+    image and as the usual build; and what a fleet pays for each. What no number
+    includes is listed and counted.
+    """
+    from mlpack.api.report import report as work_out
+    from mlpack.oci.descriptor import Platform
+    from mlpack.render import document
+    from mlpack.render.report import report_blocks
+    from mlpack.stores.tariffs import read_tariff
+
+    found = work_out(
+        options.project(),
+        release,
+        old=old,
+        engine_name=engine,
+        devices=devices or 0,
+        tariff=read_tariff(tariff, options.settings().directory) if tariff else None,
+        platform=Platform.parse(platform) if platform else None,
+    )
+    blocks = report_blocks(found)
+    output.answer(
+        found.to_json(),
+        lambda: (
+            document.markdown(blocks).rstrip("\n")
+            if markdown
+            else document.text(blocks, output.table, output.width())
+        ),
+    )

@@ -1,0 +1,44 @@
+"""Finding a tariff: one that mlpack ships, or the user's file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mlpack.errors import UsageError
+from mlpack.plan.tariff import InvalidTariff, Tariff
+from mlpack.stores.project import read_text
+from mlpack.stores.templates import read_template, template_tree
+
+FOLDER, SUFFIX = "tariffs", ".toml"
+
+
+class NoSuchTariff(UsageError):
+    """A tariff that is neither shipped nor a file."""
+
+
+def read_tariff(text: str, directory: Path) -> Tariff:
+    """The tariff ``text``: a shipped one's name, or a file's path relative to ``directory``."""
+    if "/" not in text and not text.endswith(SUFFIX):
+        return _shipped(text)
+    path = directory / text
+    if not path.is_file():
+        raise NoSuchTariff(f"there is no tariff file {path}", hint=_shipped_hint())
+    try:
+        return Tariff.parse(read_text(path), text)
+    except UnicodeDecodeError as error:
+        raise InvalidTariff(f"{path} is not UTF-8") from error
+
+
+def shipped_tariffs() -> tuple[str, ...]:
+    """The names of the tariffs mlpack ships."""
+    return tuple(name.removesuffix(SUFFIX) for name in template_tree(FOLDER))
+
+
+def _shipped(name: str) -> Tariff:
+    if name not in shipped_tariffs():
+        raise NoSuchTariff(f"mlpack ships no tariff {name!r}", hint=_shipped_hint())
+    return Tariff.parse(read_template(f"{FOLDER}/{name}{SUFFIX}"), name)
+
+
+def _shipped_hint() -> str:
+    return f"name a file (tariff.toml), or one of: {', '.join(shipped_tariffs())}"

@@ -1,0 +1,265 @@
+"""``mlpack diff`` and ``mlpack report``, run on a project with two releases."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlpack.model.lock import LockedLayer
+from mlpack.oci.image import Image
+from mlpack.plan.engines import ENGINES
+from mlpack.stores.base import images
+from mlpack.stores.project import Project
+from tests.support import layer, make_project, run, tiny_onnx
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A project of two releases, fan:1 and fan:2."""
+    made = make_project(tmp_path / "project")
+    for bias in (1.0, 2.0):
+        release(made, bias)
+    return made
+
+
+def release(project: Project, bias: float) -> None:
+    model = tiny_onnx(project.root.parent / "model.onnx", bias=bias)
+    assert at(project, "register", str(model)).exit_code == 0
+    assert at(project, "build", "fan").exit_code == 0
+
+
+def at(project: Project, *args: str) -> Any:  # noqa: ANN401  # click's Result
+    return run("-C", str(project.root), *args)
+
+
+def document(project: Project, *args: str) -> Any:  # noqa: ANN401  # a JSON document
+    result = at(project, *args, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def image(project: Project, name: str) -> Image:
+    return images(project.layout, project.layout.resolve(name))[0]
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_diff_of_two_releases_fetches_the_model_layer_alone(project: Project, name: str) -> None:
+    found = document(project, "diff", "fan:1", "fan:2", "--engine", name)
+    assert list(found) == ["engine", "old", "new", "layers", "transfer"]
+    assert (found["engine"], found["old"], found["new"]) == (name, "fan:1", "fan:2")
+    assert [each["action"] for each in found["layers"]] == ["reuse"] * 4 + ["fetch"]
+    wanted = image(project, "fan-2")
+    assert [each["digest"] for each in found["layers"]] == [str(x.digest) for x in wanted.layers]
+    assert found["transfer"]["layers"] == wanted.layers[-1].size
+    assert found["transfer"]["config"] == len(wanted.config)
+
+
+def test_diff_from_nothing_fetches_everything(project: Project) -> None:
+    found = document(project, "diff", "none", "fan:2")
+    assert {each["action"] for each in found["layers"]} == {"fetch"}
+    assert found["transfer"]["layers"] == sum(x.size for x in image(project, "fan-2").layers)
+    assert at(project, "diff", "none", "fan:2").stdout.startswith("An empty device fetches ")
+
+
+def test_diff_takes_the_engine_and_the_link_of_the_project(project: Project) -> None:
+    recipe = project.root / "mlpack.toml"
+    before = document(project, "diff", "fan:1", "fan:2")["transfer"]
+    assert before["engine"] == "moby"
+    recipe.write_text(recipe.read_text() + '\n[device]\nengine = "podman"\ntls = "rsa-chain"\n')
+    after = document(project, "diff", "fan:1", "fan:2")["transfer"]
+    assert after["engine"] == "podman"
+    assert after["handshakes"] == 5 * 4014
+    assert document(project, "diff", "fan:1", "fan:2", "--engine", "moby")["engine"] == "moby"
+
+
+def test_diff_compares_layouts_outside_a_project(project: Project, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copytree(project.root / ".mlpack" / "oci", tmp_path / "images")
+    names = [f"oci:{tmp_path / 'images'}:fan-{number}" for number in (1, 2)]
+    result = run("-C", str(elsewhere), "diff", *names, "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    inside = document(project, "diff", "fan:1", "fan:2")
+    assert (found["layers"], found["transfer"]) == (inside["layers"], inside["transfer"])
+
+
+def test_diff_of_a_platform(project: Project) -> None:
+    found = document(project, "diff", "fan:1", "fan:2", "--platform", "linux/arm64")
+    arm = images(project.layout, project.layout.resolve("fan-2"))[1]
+    assert str(arm.platform) == "linux/arm64"
+    assert [each["digest"] for each in found["layers"]] == [str(x.digest) for x in arm.layers]
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "message", "hint"),
+    [
+        (
+            ("diff", "fan:1", "fan:2", "--engine", "crio"),
+            2,
+            "'crio' is not an engine",
+            "one of: moby, containerd, podman",
+        ),
+        (("diff", "fan:1", "fan:9"), 1, "fan:9 has no release", "mlpack build fan:9"),
+        (("report", "--engine", "crio"), 2, "'crio' is not an engine", "one of: moby"),
+        (("report", "fan:9"), 1, "fan:9 has no release", "mlpack build fan:9"),
+        (("report", "door"), 1, "model 'door' has no release", "mlpack build door"),
+        (("report", "oci:images:x"), 2, "'oci:images:x' is not NAME[:VERSION]", "mlpack diff"),
+        (
+            ("report", "--tariff", "free"),
+            2,
+            "mlpack ships no tariff 'free'",
+            "flat, origin-bundle, per-mb",
+        ),
+        (("report", "--tariff", "my.toml"), 2, "there is no tariff file", "name a file"),
+        (("report", "--platform", "linux/s390x"), 1, "there is no image for linux/s390x", ""),
+    ],
+)
+def test_what_cannot_be_is_refused_with_a_hint(
+    project: Project, args: tuple[str, ...], status: int, message: str, hint: str
+) -> None:
+    result = at(project, *args)
+    assert result.exit_code == status
+    assert result.stderr.startswith(f"error: {message}")
+    assert hint in result.stderr.partition("hint: ")[2]
+    assert result.stdout == ""
+
+
+def test_images_for_different_platforms_have_no_difference(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project")
+    model = tiny_onnx(tmp_path / "model.onnx")
+    at(project, "register", str(model))
+    at(project, "build", "fan", "--platform", "linux/amd64")
+    at(project, "register", str(tiny_onnx(tmp_path / "model.onnx", bias=2.0)))
+    at(project, "build", "fan", "--platform", "linux/arm64")
+    result = at(project, "diff", "fan:1", "fan:2")
+    assert result.exit_code == 1
+    assert "error: fan:1 is for linux/amd64, fan:2 for linux/arm64" in result.stderr
+
+
+def test_report_takes_the_newest_release_and_the_one_before(project: Project) -> None:
+    found = document(project, "report")
+    assert (found["release"], found["old"], found["engine"]) == ("fan:2", "fan:1", "moby")
+    assert found["digest"] == str(project.layout.resolve("fan-2").digest)
+    assert [each["engine"] for each in found["transfers"]] == list(ENGINES)
+    moby = document(project, "diff", "fan:1", "fan:2")["transfer"]
+    assert found["transfers"][0] == moby
+    assert found["strategies"][-1]["transfer"] == moby
+
+
+def test_report_of_the_first_release_starts_at_the_base(project: Project) -> None:
+    found = document(project, "report", "fan:1")
+    assert (found["release"], found["old"]) == ("fan:1", "base")
+    assert document(project, "report", "fan", "--from", "none")["old"] == "none"
+
+
+def test_versions_are_compared_as_numbers(project: Project) -> None:
+    for number in range(3, 12):
+        release(project, float(number))
+    found = document(project, "report")
+    assert (found["release"], found["old"]) == ("fan:11", "fan:10")
+
+
+def test_report_compares_with_the_usual_build_of_this_base(project: Project) -> None:
+    ways = {way["name"]: way["transfer"] for way in document(project, "report")["strategies"]}
+    layers = {locked.role: locked.layer.size for locked in project.lock().base.platforms[0].layers}
+    model = image(project, "fan-2").layers[-1].size
+    remade = layers["packages"] + layers["runtime"] + layers["entry"]
+    assert ways["usual"]["layers"] == model + remade
+    assert ways["layer"]["layers"] == model
+    assert ways["whole"]["layers"] == model + sum(layers.values())
+
+
+def test_report_on_another_base_says_that_the_usual_build_is_not_known(project: Project) -> None:
+    # The base is made anew since: its top layer is another.
+    lock = project.lock()
+    platforms = tuple(
+        replace(each, layers=(*each.layers[:-1], LockedLayer("entry", layer("anew"))))
+        for each in lock.base.platforms
+    )
+    project.write_lock(replace(lock, base=replace(lock.base, platforms=platforms)))
+    found = document(project, "report")
+    assert [way["name"] for way in found["strategies"]] == ["whole", "layer"]
+    assert found["unknowns"][0].startswith("the usual build: this release is not on the base")
+
+
+def test_report_for_a_fleet_and_a_tariff(project: Project) -> None:
+    found = document(project, "report", "--devices", "25000", "--tariff", "origin-bundle")
+    assert found["devices"] == 25_000
+    costs = found["strategies"][-1]["costs"]
+    assert [each["devices"] for each in costs] == [1_000, 25_000, 100_000]
+    assert [each["total"] for each in costs] == ["1440.00", "36000.00", "144000.00"]
+    assert found["tariff"]["name"] == "origin-bundle"
+
+
+OWN = """
+title = "Our contract"
+kind = "per-mb"
+currency = "EUR"
+source = "contract 7"
+date = 2026-03-01
+price = 0.5
+unit_bytes = 1_000_000
+"""
+
+
+def test_a_tariff_of_the_project_is_named_in_its_settings(project: Project) -> None:
+    (project.root / "own.toml").write_text(OWN)
+    recipe = project.root / "mlpack.toml"
+    recipe.write_text(recipe.read_text() + '\n[fleet]\ndevices = 40\ntariff = "own.toml"\n')
+    found = document(project, "report")
+    assert found["tariff"] == {
+        "name": "own.toml",
+        "title": "Our contract",
+        "currency": "EUR",
+        "source": "contract 7",
+        "date": "2026-03-01",
+        "per": "month",
+    }
+    assert found["devices"] == 40
+    ours = found["strategies"][-1]
+    sent = ours["transfer"]["total"]
+    assert float(ours["costs"][0]["usage"]) == pytest.approx(sent * 40 * 0.5e-6, abs=0.005)
+    assert document(project, "report", "--tariff", "flat")["tariff"]["name"] == "flat"
+
+
+def test_a_tariff_outside_the_project_is_not_read_from_its_settings(project: Project) -> None:
+    (project.root.parent / "own.toml").write_text(OWN)
+    recipe = project.root / "mlpack.toml"
+    recipe.write_text(recipe.read_text() + '\n[fleet]\ntariff = "../own.toml"\n')
+    result = at(project, "report")
+    assert result.exit_code == 1
+    assert "error: '../own.toml' is outside" in result.stderr
+    # The user may name any file by hand.
+    assert document(project, "report", "--tariff", "../own.toml")["tariff"]["currency"] == "EUR"
+
+
+def test_a_broken_tariff_is_one_error(project: Project) -> None:
+    (project.root / "own.toml").write_bytes(b"title = \xff")
+    result = at(project, "report", "--tariff", "own.toml")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 2
+
+
+def test_text_and_markdown_say_the_same(project: Project) -> None:
+    plain, marked = at(project, "report").stdout, at(project, "report", "--markdown").stdout
+    assert plain.startswith("A device on fan:1 fetches ")
+    assert marked.startswith("A device on fan:1 fetches ")
+    assert "| mlpack layer |" in marked
+    first = marked.splitlines()[0]
+    assert " ".join(plain.split())[: len(first)] == first
+
+
+def test_a_device_that_cannot_be_described_is_refused(project: Project) -> None:
+    recipe = project.root / "mlpack.toml"
+    recipe.write_text(recipe.read_text() + '\n[device]\ntls = "dsa"\n')
+    result = at(project, "report")
+    assert result.exit_code == 2
+    assert "error: 'dsa' is not a kind of certificate" in result.stderr
+    assert "hint: one of: none, ec, ec-chain, rsa-chain" in result.stderr
