@@ -247,6 +247,27 @@ TLS: dict[tuple[str, str, bool], tuple[int, int]] = {
 }
 """The smallest update over TLS; containerd's runs that opened 2 connections."""
 
+TLS_LARGER_CONFIG: dict[tuple[str, str, bool], tuple[int, int]] = {
+    ("moby", "ec", False): (24_010, 18_002),
+    ("moby", "ec", True): (21_825, 17_055),
+    ("moby", "ec-chain", False): (31_615, 18_002),
+    ("moby", "ec-chain", True): (27_930, 17_055),
+    ("moby", "rsa-chain", False): (37_810, 18_002),
+    ("moby", "rsa-chain", True): (32_867, 17_055),
+    ("containerd", "ec", False): (18_960, 16_326),
+    ("containerd", "ec", True): (19_035, 16_402),
+    ("containerd", "ec-chain", False): (22_011, 16_326),
+    ("containerd", "ec-chain", True): (22_087, 16_402),
+    ("containerd", "rsa-chain", False): (24_478, 16_326),
+    ("podman", "ec", False): (21_579, 16_795),
+    ("podman", "ec", True): (21_658, 16_871),
+    ("podman", "ec-chain", False): (27_685, 16_795),
+    ("podman", "ec-chain", True): (27_758, 16_871),
+    ("podman", "rsa-chain", False): (32_619, 16_795),
+    ("podman", "rsa-chain", True): (32_695, 16_871),
+}
+"""The same with a config of 5,979 bytes, which the registry sent in several TLS records."""
+
 TLS_THREE_CONNECTIONS: dict[tuple[str, bool], int] = {
     ("ec-chain", True): 18_829,
     ("rsa-chain", False): 22_453,
