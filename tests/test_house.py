@@ -23,10 +23,10 @@ FLOOR = {
     "plan": 3,
     "render": 3.5,  # writes what plan decides; plan reads nothing of it
     "stores": 4,
-    "base": 4,
-    "api": 5,
-    "cli": 6,
-    "__main__": 7,
+    "base": 5,
+    "api": 6,
+    "cli": 7,
+    "__main__": 8,
 }
 PURE = {"errors", "words", "oci", "model", "plan", "render"}
 EFFECTS = {
