@@ -13,7 +13,7 @@ import pytest
 
 from mlpack.api import base as base_api
 from mlpack.stores.project import Project
-from tests.e2e.engines import Docker, Podman, needs
+from tests.e2e.engines import Containerd, Docker, Podman, needs
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +40,13 @@ def docker() -> Iterator[Docker]:
 def podman() -> Iterator[Podman]:
     """podman with a store for the whole session."""
     with scratch() as folder, Podman.started(folder / "podman") as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def containerd() -> Iterator[Containerd]:
+    """A containerd for the whole session."""
+    with scratch() as folder, Containerd.started(folder / "containerd") as started:
         yield started
 
 

@@ -39,10 +39,14 @@ class Engine(Protocol):
         """What the container said."""
         ...
 
+    def pull(self, reference: str, *, ca: Path | None = None, login: str = "") -> None:
+        """Pull over plain HTTP, or over TLS where ``ca`` signed the registry's certificate."""
+        ...
 
-def run(*command: str) -> str:
-    """Run a program; its own words are in the message when it fails."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+def run(*command: str, given: str = "") -> str:
+    """Run a program on ``given``; its own words are in the message when it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, input=given)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
     return done.stdout.strip()
 
@@ -97,9 +101,10 @@ class Docker:
         """Where the daemon listens."""
         return f"unix://{self.folder}/socket"
 
-    def command(self, *args: str) -> list[str]:
-        """A command of Debian's Docker client to this daemon."""
-        return ["/usr/bin/docker", "-H", self.address, *args]
+    def command(self, *args: str, config: Path | None = None) -> list[str]:
+        """A command of Debian's Docker client to this daemon; logins are kept in ``config``."""
+        kept = ["--config", str(config)] if config else []
+        return ["/usr/bin/docker", *kept, "-H", self.address, *args]
 
     def load(self, source: str, name: str) -> None:
         """Bring an image in as a docker-archive."""
@@ -107,6 +112,19 @@ class Docker:
         archive.unlink(missing_ok=True)
         run("skopeo", "copy", "-q", source, f"docker-archive:{archive}:{name}")
         run(*self.command("load", "-q", "-i", str(archive)))
+
+    def pull(self, reference: str, *, ca: Path | None = None, login: str = "") -> None:
+        """Pull; Docker takes any certificate, or none, from the loopback address.
+
+        ``login`` is ``user:password``.
+        """
+        config = self.folder / "client"
+        if login:
+            user, _, password = login.partition(":")
+            host = reference.partition("/")[0]
+            words = ["login", "-u", user, "--password-stdin", host]
+            run(*self.command(*words, config=config), given=password)
+        run(*self.command("pull", "-q", reference, config=config))
 
     def start(self, name: str, environment: Sequence[str] = ()) -> str:
         """Run a container as IoT Edge would, but read-only and with no capability."""
@@ -172,6 +190,12 @@ class Podman:
         image = run(*self.command("pull", "-q", copied))
         run(*self.command("tag", image, name))
 
+    def pull(self, reference: str, *, ca: Path | None = None, login: str = "") -> None:
+        """Pull; the registry's certificate is verified where ``ca`` is given."""
+        trust = ["--cert-dir", str(ca.parent)] if ca else ["--tls-verify=false"]
+        user = ["--creds", login] if login else []
+        run(*self.command("pull", "-q", *trust, *user, reference))
+
     def start(self, name: str, environment: Sequence[str] = ()) -> str:
         """Run a container with limits podman can set without more privileges."""
         env = [part for each in environment for part in ("-e", each)]
@@ -190,3 +214,81 @@ class Podman:
             self.command("logs", container), capture_output=True, text=True, check=True
         )
         return done.stdout + done.stderr
+
+
+@dataclass(frozen=True)
+class Containerd:
+    """A containerd of our own, asked through ``ctr``."""
+
+    folder: Path
+    name: str = "containerd"
+
+    @classmethod
+    @contextmanager
+    def started(cls, folder: Path) -> Iterator[Containerd]:
+        """Start ``containerd`` with its data in ``folder``; stop it at the end."""
+        needs("containerd", "ctr", "runc", "skopeo")
+        folder.mkdir(parents=True)
+        containerd = cls(folder)
+        settings = folder / "config.toml"
+        settings.write_text('version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n')
+        places = [("root", "data"), ("state", "state"), ("address", "socket")]
+        command = ["/usr/bin/containerd", "--config", str(settings)]
+        command += [part for flag, at in places for part in (f"--{flag}", f"{folder}/{at}")]
+        with (folder / "log").open("wb") as log:
+            daemon = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            containerd._wait(daemon)
+            yield containerd
+        finally:
+            daemon.terminate()
+            daemon.wait(timeout=START_SECONDS)
+
+    def command(self, *args: str) -> list[str]:
+        """A ``ctr`` command to this daemon."""
+        return ["/usr/bin/ctr", "--address", f"{self.folder}/socket", *args]
+
+    def load(self, source: str, name: str) -> None:
+        """Import an OCI archive; the name comes from inside it."""
+        archive = self.folder / "image.tar"
+        archive.unlink(missing_ok=True)
+        run("skopeo", "copy", "-q", source, f"oci-archive:{archive}:{name}")
+        run(*self.command("images", "import", str(archive)))
+
+    def pull(self, reference: str, *, ca: Path | None = None, login: str = "") -> None:
+        """Pull and unpack; the registry's certificate is verified where ``ca`` is given."""
+        way = ["--tlscacert", str(ca)] if ca else ["--plain-http"]
+        user = ["--user", login] if login else []
+        run(*self.command("images", "pull", *way, *user, reference))
+
+    def start(self, name: str, environment: Sequence[str] = ()) -> str:
+        """Run a container on the host's network."""
+        container = f"c{time.monotonic_ns()}"
+        env = [part for each in environment for part in ("--env", each)]
+        log = ["--log-uri", f"file://{self.folder}/{container}.log"]
+        run(*self.command("run", "-d", "--net-host", *log, *env, name, container))
+        return container
+
+    def stop(self, container: str) -> None:
+        """Stop and remove; ``ctr`` does not wait by itself."""
+        run(*self.command("tasks", "kill", "-s", "SIGTERM", container))
+        deadline = time.monotonic() + 10
+        while "RUNNING" in run(*self.command("tasks", "ls")) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        run(*self.command("tasks", "rm", "-f", container))
+        run(*self.command("containers", "rm", container))
+
+    def logs(self, container: str) -> str:
+        """Both streams."""
+        return (self.folder / f"{container}.log").read_text()
+
+    def _wait(self, daemon: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            done = subprocess.run(self.command("version"), capture_output=True, check=False)
+            if done.returncode == 0:
+                return
+            if daemon.poll() is not None or time.monotonic() > deadline:
+                log = (self.folder / "log").read_text()
+                unavailable(f"containerd did not start:\n{log[-2000:]}")
+            time.sleep(0.2)
