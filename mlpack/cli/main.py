@@ -23,6 +23,7 @@ COMMANDS = {
     "build": "Make a release: the base and one layer with the model.",
     "diff": "Show what a device on OLD fetches to reach NEW.",
     "report": "Show bytes and money per release and fleet.",
+    "bundle": "Make or check a file that updates a device without a network.",
     "render": "Write the IoT Edge deployment manifest of a release.",
     "doctor": "Check this machine and this project.",
 }

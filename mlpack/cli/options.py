@@ -41,6 +41,16 @@ def project() -> Project:
     return Project.find(settings().directory)
 
 
+def project_if_any() -> Project | None:
+    """The project here, or ``None``: some commands work on images outside of one."""
+    from mlpack.stores.project import NotAProject
+
+    try:
+        return project()
+    except NotAProject:
+        return None
+
+
 def now() -> datetime:
     """The clock, read in this one place; UTC to the second."""
     return datetime.now(UTC).replace(microsecond=0)
