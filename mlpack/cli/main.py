@@ -24,6 +24,8 @@ COMMANDS = {
     "diff": "Show what a device on OLD fetches to reach NEW.",
     "report": "Show bytes and money per release and fleet.",
     "bundle": "Make or check a file that updates a device without a network.",
+    "load": "Bring an image into Docker or podman on this machine.",
+    "run": "Start a release as a container here, and wait until it answers.",
     "render": "Write the IoT Edge deployment manifest of a release.",
     "doctor": "Check this machine and this project.",
 }

@@ -1,0 +1,47 @@
+"""``mlpack run``."""
+
+from __future__ import annotations
+
+import click
+
+from mlpack.cli import options, output
+
+
+@options.command(
+    "run",
+    examples="""
+    mlpack run fan
+    mlpack run fan:2 --port 8080 --engine podman
+    mlpack run fan --env THRESHOLD=0.7 --network host
+    """,
+)
+@click.argument("image", metavar="IMAGE")
+@click.option("--engine", default="docker", metavar="NAME", help="docker or podman.")
+@click.option(
+    "--port", default=5001, type=click.IntRange(1, 65535), help="Port here.", show_default=True
+)
+@click.option("--network", default="", metavar="NAME", help="The container's network, as host.")
+@click.option("--env", "env", multiple=True, metavar="KEY=VALUE", help="Set in the container.")
+def run(image: str, engine: str, port: int, network: str, env: tuple[str, ...]) -> None:
+    """Start a release as a container here, and wait until it answers.
+
+    It is loaded first where the engine lacks it. Prints the address that scores; the
+    container stays until it is removed, as said on stderr.
+    """
+    from mlpack.api import run as api
+    from mlpack.errors import UsageError
+
+    pairs = [each.partition("=") for each in env]
+    wrong = next((key for key, equals, _ in pairs if not (key and equals)), None)
+    if wrong is not None:
+        raise UsageError(f"--env {wrong!r} sets nothing", hint="write it as --env KEY=VALUE")
+    started = api.run(
+        options.project_if_any(),
+        image,
+        engine=engine,
+        port=port,
+        network=network,
+        env={key: value for key, _, value in pairs},
+    )
+    output.note(f"{started.loaded.name} runs as {started.container[:12]}; end it: {started.end}")
+    output.answer(started.to_json(), started.url)
