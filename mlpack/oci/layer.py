@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 
 from mlpack.errors import MlpackError
@@ -51,7 +51,11 @@ def write_layer(entries: Iterable[Entry], open_file: OpenFile, out: Writable) ->
     before anything is written, and :class:`ContentChanged` where a file is not of
     its announced size.
     """
-    arranged = arrange(entries)
+    return write_arranged(arrange(entries), open_file, out)
+
+
+def write_arranged(arranged: Sequence[Entry], open_file: OpenFile, out: Writable) -> Layer:
+    """Write entries that :func:`~mlpack.oci.tree.arrange` or ``ordered`` has returned."""
     level = choose_level(arranged, open_file)
     blob = _Hashing(out)
     if not level:
