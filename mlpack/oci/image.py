@@ -162,7 +162,7 @@ def chain_ids(diff_ids: Iterable[Digest]) -> tuple[Digest, ...]:
 
 def build_image(config: ImageConfig, layers: Sequence[Layer]) -> Image:
     """Make an image of ``layers``, bottom first."""
-    return _assemble(canonical(config.to_json(layer.diff_id for layer in layers)), layers)
+    return assemble(canonical(config.to_json(layer.diff_id for layer in layers)), layers)
 
 
 def append(
@@ -190,7 +190,7 @@ def append(
     layers = (*base.layers, layer)
     config["config"] = run
     config["rootfs"] = {"type": "layers", "diff_ids": [str(each.diff_id) for each in layers]}
-    image = _assemble(canonical(config), layers)
+    image = assemble(canonical(config), layers)
     require_prefix(image, base)
     return image
 
@@ -220,7 +220,8 @@ def require_prefix(image: Image, base: Image) -> None:
             )
 
 
-def _assemble(config: bytes, layers: Sequence[Layer]) -> Image:
+def assemble(config: bytes, layers: Sequence[Layer]) -> Image:
+    """Write the manifest for ``config``, whose diff ids must be those of ``layers``."""
     manifest = {
         "schemaVersion": 2,
         "mediaType": media.MANIFEST,

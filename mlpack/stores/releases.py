@@ -12,7 +12,7 @@ from mlpack.errors import MlpackError
 from mlpack.model.lock import Lock
 from mlpack.model.version import SCORING, ModelVersion, version_order
 from mlpack.oci import descriptor as media
-from mlpack.oci.compression import PACKING
+from mlpack.oci.compression import PACKING, OpenFile
 from mlpack.oci.descriptor import Descriptor
 from mlpack.oci.document import canonical
 from mlpack.oci.image import Image, Layer
@@ -46,8 +46,8 @@ def model_labels(model: ModelVersion) -> Mapping[str, str]:
     return {MODEL: model.name, VERSION: model.version, CONTENT: str(model.digest)}
 
 
-def write_model_layer(layout: LayoutStore, model: ModelVersion) -> Layer:
-    """Write the one layer a release adds: the model's files and its scoring script."""
+def model_files(layout: LayoutStore, model: ModelVersion) -> tuple[list[Entry], OpenFile]:
+    """What a release adds to the image: the model's files and its scoring script."""
     models = ModelStore(layout)
     files = {f"{model_folder(model)}/{each.path}": each for each in model.files}
     if model.scoring:
@@ -58,7 +58,12 @@ def write_model_layer(layout: LayoutStore, model: ModelVersion) -> Layer:
         with models.open_file(files[path]) as content:
             yield content
 
-    entries = [Entry(path, size=each.size) for path, each in files.items()]
+    return [Entry(path, size=each.size) for path, each in files.items()], open_file
+
+
+def write_model_layer(layout: LayoutStore, model: ModelVersion) -> Layer:
+    """Write the one layer a release adds."""
+    entries, open_file = model_files(layout, model)
     with layout.stage() as out:
         layer = write_layer(entries, open_file, out)
         out.commit(layer.descriptor)
