@@ -65,7 +65,9 @@ def find_move(
     if held is not None:
         named = [held.index] if held.index else []
         state = DeviceState.holding(held.image, indexes=named)
-    pull = Pull(image=target.image, index=target.index, state=state, link=Link.of(device))
+    repository = project.recipe.repository if project else None
+    link = Link.of(device, repository)
+    pull = Pull(image=target.image, index=target.index, state=state, link=link)
     return Move(old=held, new=target, pull=pull)
 
 

@@ -28,7 +28,6 @@ from mlpack.plan.wire import (
     BEARER,
     COPIES,
     KEPT_ALIVE,
-    PER_CONNECTION,
     WIRES,
     Exchange,
     Link,
@@ -146,50 +145,51 @@ def exchanges(name: str, pull: Pull, steps: tuple[LayerStep, ...]) -> tuple[Exch
 
 
 def _moby(wire: Wire, pull: Pull, steps: tuple[LayerStep, ...]) -> Iterator[Exchange]:
-    root = (pull.index or pull.image).descriptor
-    yield from wire.ask_ping()
-    if not pull.link.by_digest:
-        yield from wire.ask_head(root, pull.link)
+    root, link = (pull.index or pull.image).descriptor, pull.link
+    yield from wire.ask_ping(link)
+    if not link.by_digest:
+        yield from wire.ask_head(root, link)
     if pull.known:
         return
-    yield wire.ask_manifest(root)
+    yield wire.ask_manifest(root, link)
     if pull.index and pull.image.digest not in pull.state.manifests:
-        yield wire.ask_manifest(pull.image.descriptor)
+        yield wire.ask_manifest(pull.image.descriptor, link)
     yield from _missing_config(wire, pull)
-    yield from _layers(wire, steps)
+    yield from _layers(wire, steps, link)
 
 
 def _containerd(wire: Wire, pull: Pull, steps: tuple[LayerStep, ...]) -> Iterator[Exchange]:
-    root = (pull.index or pull.image).descriptor
-    yield from wire.ask_head(root, pull.link)
+    root, link = (pull.index or pull.image).descriptor, pull.link
+    yield from wire.ask_head(root, link)
     if not pull.known:
-        yield wire.ask_manifest(root)
+        yield wire.ask_manifest(root, link)
     if pull.index and pull.image.digest not in pull.state.manifests:
-        yield wire.ask_manifest(pull.image.descriptor)
+        yield wire.ask_manifest(pull.image.descriptor, link)
     yield from _missing_config(wire, pull)
-    yield from _layers(wire, steps)
+    yield from _layers(wire, steps, link)
 
 
 def _podman(wire: Wire, pull: Pull, steps: tuple[LayerStep, ...]) -> Iterator[Exchange]:
     # Manifest and config are fetched at every pull, even of an image that is there.
-    yield from wire.ask_ping()
-    yield wire.ask_manifest((pull.index or pull.image).descriptor, pull.link)
+    link = pull.link
+    yield from wire.ask_ping(link)
+    yield wire.ask_manifest((pull.index or pull.image).descriptor, link, named=True)
     if pull.index:
-        yield wire.ask_manifest(pull.image.descriptor)
-    yield wire.ask_blob(pull.image.config_descriptor, "config")
-    yield from _layers(wire, steps)
+        yield wire.ask_manifest(pull.image.descriptor, link)
+    yield wire.ask_blob(pull.image.config_descriptor, "config", link)
+    yield from _layers(wire, steps, link)
 
 
 def _missing_config(wire: Wire, pull: Pull) -> Iterator[Exchange]:
     config = pull.image.config_descriptor
     if config.digest not in pull.state.configs:
-        yield wire.ask_blob(config, "config")
+        yield wire.ask_blob(config, "config", pull.link)
 
 
-def _layers(wire: Wire, steps: tuple[LayerStep, ...]) -> Iterator[Exchange]:
+def _layers(wire: Wire, steps: tuple[LayerStep, ...], link: Link) -> Iterator[Exchange]:
     for step in steps:
         if step.action == "fetch":
-            yield wire.ask_blob(step.layer.descriptor, "layers")
+            yield wire.ask_blob(step.layer.descriptor, "layers", link)
 
 
 def _token_fetches(wire: Wire, asked: tuple[Exchange, ...], link: Link) -> int:
@@ -203,12 +203,13 @@ def _token_fetches(wire: Wire, asked: tuple[Exchange, ...], link: Link) -> int:
 
 def _handshakes(wire: Wire, asked: tuple[Exchange, ...], link: Link, token_fetches: int) -> int:
     if link.tls == "none":
-        return wire.probe
+        return wire.probe + link.server_name if wire.probe else 0
     sent = len(asked) + token_fetches * wire.token.requests
     opened = sent
     if wire.keeps_connections:
-        opened = _opened_by_containerd(asked) + (1 if token_fetches else 0)
-    return opened * PER_CONNECTION[link.tls] + (sent - opened) * KEPT_ALIVE + framing(asked)
+        usual = _opened_by_containerd(asked) + (1 if token_fetches else 0)
+        opened = min(link.connections or usual, sent)
+    return opened * link.connection + (sent - opened) * KEPT_ALIVE + framing(asked)
 
 
 def _opened_by_containerd(asked: tuple[Exchange, ...]) -> int:

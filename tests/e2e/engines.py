@@ -257,9 +257,18 @@ class Containerd:
 
     def pull(self, reference: str, *, ca: Path | None = None, login: str = "") -> None:
         """Pull and unpack; the registry's certificate is verified where ``ca`` is given."""
-        way = ["--tlscacert", str(ca)] if ca else ["--plain-http"]
+        way = ["--hosts-dir", str(self._hosts(reference, ca))] if ca else ["--plain-http"]
         user = ["--user", login] if login else []
         run(*self.command("images", "pull", *way, *user, reference))
+
+    def _hosts(self, reference: str, ca: Path) -> Path:
+        """Settings for the registry of ``reference``: ctr takes plain HTTP for loopback else."""
+        host = reference.partition("/")[0]
+        settings = self.folder / "hosts" / host / "hosts.toml"
+        settings.parent.mkdir(parents=True, exist_ok=True)
+        lines = [f'server = "https://{host}"', f'[host."https://{host}"]', f'ca = "{ca}"']
+        settings.write_text("\n".join([*lines, 'capabilities = ["pull", "resolve"]', ""]))
+        return settings.parents[1]
 
     def start(self, name: str, environment: Sequence[str] = ()) -> str:
         """Run a container on the host's network."""

@@ -131,7 +131,11 @@ class Certificate:
         chain.write_text(
             (folder / "leaf.crt").read_text() + (folder / "intermediate.crt").read_text()
         )
-        return cls(folder / "ca.crt", chain, folder / "leaf.key")
+        # podman looks for whole key pairs beside an authority: it stands alone.
+        ca = folder / "authority" / "ca.crt"
+        ca.parent.mkdir()
+        (folder / "ca.crt").rename(ca)
+        return cls(ca, chain, folder / "leaf.key")
 
     @property
     def bytes(self) -> int:
