@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,23 @@ import pytest
 from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Descriptor
 from mlpack.oci.digest import Digest
-from mlpack.stores.base import Corrupt, ListingStore, NotFound, StagingStore, read, verified
+from mlpack.oci.image import Image, ImageConfig, build_image
+from mlpack.oci.reference import Reference
+from mlpack.stores.base import (
+    Corrupt,
+    ListingStore,
+    NotFound,
+    StagingStore,
+    put_image,
+    read,
+    read_image,
+    verified,
+)
 from mlpack.stores.layout import LayoutStore
 from mlpack.stores.memory import MemoryStore
+from mlpack.stores.registries import Registries
+from tests.stores.registry import Registry
+from tests.support import AMD64, image
 
 CONTENT = b"some bytes"
 TARGET = Descriptor.of(CONTENT, media.LAYER_TAR)
@@ -21,10 +37,23 @@ TARGET = Descriptor.of(CONTENT, media.LAYER_TAR)
 class _Full(StagingStore, ListingStore): ...
 
 
-@pytest.fixture(params=["memory", "layout"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> _Full:
+@pytest.fixture(params=["memory", "layout", "registry"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[_Full]:
     made: dict[str, object] = {"memory": MemoryStore(), "layout": LayoutStore(tmp_path / "oci")}
-    return made[request.param]  # type: ignore[return-value]
+    if request.param != "registry":
+        yield made[request.param]  # type: ignore[misc]
+        return
+    registry: Registry = request.getfixturevalue("registry")
+    place = Reference.parse(f"{registry.host}/contract/{uuid.uuid4().hex}")
+    with Registries() as registries:
+        yield registries.store(place, push=True)  # type: ignore[misc]
+
+
+def named(store: _Full, env: str) -> Image:
+    """Put an image without layers: a registry names nothing but manifests that are whole."""
+    made = build_image(ImageConfig(platform=AMD64, env=(env,)), [])
+    put_image(store, made)
+    return made
 
 
 def test_what_is_put_can_be_read(store: _Full) -> None:
@@ -55,20 +84,19 @@ def test_what_is_not_there_is_not_found(store: _Full) -> None:
     with pytest.raises(NotFound, match="'latest'"):
         store.resolve("latest")
     with pytest.raises(NotFound):
-        store.tag(TARGET, "latest")
+        store.tag(image("a").descriptor, "latest")
     assert dict(store.tags()) == {}
 
 
 def test_a_name_points_at_the_last_thing_it_was_given(store: _Full) -> None:
-    other = Descriptor.of(b"other", media.LAYER_TAR)
-    store.put(TARGET, io.BytesIO(CONTENT))
-    store.put(other, io.BytesIO(b"other"))
-    store.tag(TARGET, "b")
-    store.tag(TARGET, "a")
-    store.tag(other, "b")
-    assert store.resolve("b") == other
-    assert store.resolve("a") == TARGET
+    first, other = named(store, "N=1"), named(store, "N=2")
+    store.tag(first.descriptor, "b")
+    store.tag(first.descriptor, "a")
+    store.tag(other.descriptor, "b")
+    assert store.resolve("b") == other.descriptor
+    assert store.resolve("a") == first.descriptor
     assert list(store.tags()) == ["a", "b"]
+    assert read_image(store, store.resolve("b")) == other
 
 
 def test_a_staged_blob_is_kept_when_it_is_committed(store: _Full) -> None:

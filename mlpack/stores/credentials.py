@@ -1,0 +1,145 @@
+"""Credentials as Docker and podman keep them: config.json, and the helper programs it names."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlpack.errors import MlpackError
+from mlpack.oci.document import InvalidContent, Node, parse
+
+DOCKER_HUB = "https://index.docker.io/v1/"
+HELPER_SECONDS = 60
+_NOT_FOUND = "credentials not found"
+_TOKEN = "<token>"  # noqa: S105 - the word helpers put where a user name would stand
+
+
+class BadCredentials(MlpackError):
+    """A file or helper with credentials that cannot be used."""
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """A user name and a password, or an identity token; none of it is ever shown."""
+
+    username: str = field(repr=False)
+    password: str = field(repr=False, default="")
+    token: str = field(repr=False, default="")
+    """An identity token; where it is set there is no password."""
+
+
+def find_credentials(configs: Sequence[Path], registry: str) -> Credentials | None:
+    """What the first of ``configs`` that knows ``registry`` says; ``None`` for no login.
+
+    A helper named for the registry comes before the general one, and that before
+    what stands in the file, as in Docker. Raises :class:`BadCredentials`.
+    """
+    for path in configs:
+        if path.is_file():
+            found = _in_config(path, registry)
+            if found is not None:
+                return found
+    return None
+
+
+def _in_config(path: Path, registry: str) -> Credentials | None:
+    try:
+        config = parse(path.read_bytes(), path.name)
+        helpers, general = config.get("credHelpers"), config.get("credsStore")
+        helper = (helpers.get(registry) if helpers else None) or general
+        if helper is not None:
+            found = _ask(helper.text(), _key(registry))
+            if found is not None:
+                return found
+        return _in_auths(config, registry)
+    except InvalidContent as error:
+        raise BadCredentials(
+            f"{path}: {error}", hint="mend the file, or log in again with: docker login"
+        ) from error
+
+
+def _in_auths(config: Node, registry: str) -> Credentials | None:
+    listed = config.get("auths")
+    if listed is None:
+        return None
+    for name, entry in listed.items():
+        if _host(name) == _host(_key(registry)):
+            found = _entry(entry)
+            if found is not None:
+                return found
+    return None
+
+
+def _entry(entry: Node) -> Credentials | None:
+    token, packed = entry.get("identitytoken"), entry.get("auth")
+    if token is not None and token.text():
+        return Credentials("", token=token.text())
+    if packed is None or not packed.text():
+        return None
+    try:
+        pair = base64.b64decode(packed.text(), validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        # The cause holds the text that could not be read, so it is not passed on.
+        raise InvalidContent(packed.where, "is not base64") from None
+    name, colon, password = pair.partition(":")
+    if not colon:
+        raise InvalidContent(packed.where, "is not a user name and a password")
+    return Credentials(name, password.rstrip("\0"))
+
+
+def _ask(helper: str, server: str) -> Credentials | None:
+    """Run ``docker-credential-<helper> get``: the server on its stdin, JSON on its stdout."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", helper):
+        raise BadCredentials(f"{helper!r} is not the name of a credential helper")
+    program = f"docker-credential-{helper}"
+    try:
+        done = subprocess.run(
+            [program, "get"],
+            input=server,
+            capture_output=True,
+            text=True,
+            timeout=HELPER_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise BadCredentials(
+            f"{program} could not be run ({type(error).__name__})", hint=f"install {program}"
+        ) from None
+    if done.returncode != 0:
+        if _NOT_FOUND in done.stdout.lower():
+            return None
+        # What it said is not repeated: nobody knows what a helper says.
+        raise BadCredentials(f"{program} ended with status {done.returncode}")
+    return _helped(program, done.stdout)
+
+
+def _helped(program: str, text: str) -> Credentials | None:
+    try:
+        answer = json.loads(text)
+        name, secret = answer["Username"], answer["Secret"]
+    except (ValueError, TypeError, KeyError):
+        raise BadCredentials(f"{program} gave no user name and secret") from None
+    if not isinstance(name, str) or not isinstance(secret, str):
+        raise BadCredentials(f"{program} gave no user name and secret")
+    if not secret:
+        return None
+    return Credentials("", token=secret) if name == _TOKEN else Credentials(name, secret)
+
+
+def _key(registry: str) -> str:
+    return DOCKER_HUB if registry in {"docker.io", "registry-1.docker.io"} else registry
+
+
+def _host(name: str) -> str:
+    """Older files have whole addresses where newer ones have hosts.
+
+    >>> _host("https://registry.example.com/v2/")
+    'registry.example.com'
+    """
+    return re.sub(r"^https?://", "", name).partition("/")[0]
