@@ -85,7 +85,7 @@ class Link:
     """DER bytes of the certificates the registry sends; the measured ones where 0."""
 
     connections: int = 0
-    """How many connections containerd opens; the usual number where 0."""
+    """How many connections containerd opens; one for each blob and one more where 0."""
 
     def __post_init__(self) -> None:
         if self.tls not in PER_CONNECTION:

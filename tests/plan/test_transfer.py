@@ -29,10 +29,9 @@ def smallest(tls: str = "none", *, by_digest: bool = False, token: int = 0) -> t
     layers = [measured.measured_layer(name) for name in BASE.split()]
     model = measured.measured_layer("B")
     layers.append(Layer(replace(model.descriptor, size=MINIMAL[2]), model.diff_id))
-    return (
-        build_image(ImageConfig(platform=AMD64), layers),
-        Link(tls=tls, by_digest=by_digest, tag_bytes=4, token_bytes=token),
-    )
+    # Over loopback containerd opened 2 connections, and its answers shared them.
+    link = Link(tls=tls, by_digest=by_digest, tag_bytes=4, token_bytes=token, connections=2)
+    return build_image(ImageConfig(platform=AMD64), layers), link
 
 
 def total(name: str, tls: str = "none", *, by_digest: bool = False, token: int = 0) -> Transfer:
@@ -120,12 +119,12 @@ def test_so_it_is_around_a_larger_config(name: str, tls: str, by_digest: bool) -
 
 
 @pytest.mark.parametrize(("tls", "by_digest"), measured.TLS_THREE_CONNECTIONS)
-def test_a_third_connection_of_containerd_costs_one_handshake_more(
+def test_containerd_with_a_connection_for_each_blob_is_what_was_measured(
     tls: str, by_digest: bool
 ) -> None:
     seen = measured.TLS_THREE_CONNECTIONS[tls, by_digest]
     target, link = smallest(tls, by_digest=by_digest)
-    planned = transfer(engine("containerd"), target, None, HELD, replace(link, connections=3))
+    planned = transfer(engine("containerd"), target, None, HELD, replace(link, connections=0))
     assert planned.total == pytest.approx(seen, abs=TLS_WITHIN["containerd"])
 
 
@@ -218,12 +217,14 @@ def test_certificates_weigh_what_they_weigh() -> None:
     assert other.handshakes - usual.handshakes == 500 * usual.requests
 
 
-def test_containerds_connections_can_be_said() -> None:
-    two, three = (
-        transfer(engine("containerd"), image("a", "b"), None, EMPTY, Link(connections=number))
-        for number in (2, 3)
-    )
-    assert three.handshakes - two.handshakes == PER_CONNECTION["ec-chain"] - 44
+@pytest.mark.parametrize("layers", [1, 2, 3, 4, 6, 8])
+def test_containerd_opens_a_connection_for_each_blob_and_one_more(layers: int) -> None:
+    target = image(*(str(number) for number in range(layers)))
+    usual = transfer(engine("containerd"), target, None, EMPTY, Link())
+    said = transfer(engine("containerd"), target, None, EMPTY, Link(connections=layers + 2))
+    fewer = transfer(engine("containerd"), target, None, EMPTY, Link(connections=layers + 1))
+    assert usual == said
+    assert usual.handshakes - fewer.handshakes == PER_CONNECTION["ec-chain"] - 44
 
 
 def test_containerd_asks_for_each_blob_by_its_media_type() -> None:
