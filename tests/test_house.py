@@ -24,6 +24,7 @@ FLOOR = {
     "render": 3.5,  # writes what plan decides; plan reads nothing of it
     "stores": 4,
     "base": 5,
+    "builders": 5,
     "api": 6,
     "cli": 7,
     "__main__": 8,

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from mlpack.builders.builder import Builder, OciBuilder
 from mlpack.errors import MlpackError
 from mlpack.model.lock import Lock, LockedPlatform
 from mlpack.model.opsets import unsupported
 from mlpack.model.requirements import Disagreement, disagreements, parse_requirements
 from mlpack.model.version import ModelVersion
 from mlpack.oci.descriptor import Descriptor, Platform
-from mlpack.oci.image import Image, Layer, append
+from mlpack.oci.image import Image, Layer
 from mlpack.oci.index import Index
 from mlpack.plan.engines import DeviceState, engine
 from mlpack.plan.transfer import Link, Transfer, transfer
@@ -23,9 +24,6 @@ from mlpack.stores.project import Project, read_text
 from mlpack.stores.releases import (
     identity,
     keep_release,
-    model_folder,
-    model_labels,
-    write_model_layer,
 )
 
 NEW_BASE = (
@@ -64,7 +62,7 @@ class Release:
 
     @property
     def layer(self) -> Layer:
-        """The one layer above the base, the same on every platform."""
+        """The one layer above the base: the same on every platform, but where Docker dates it."""
         return self.images[0].layers[-1]
 
     def to_json(self) -> dict[str, object]:
@@ -92,13 +90,15 @@ def build(
     version: str = "",
     *,
     platforms: Sequence[Platform] = (),
+    builder: Builder | None = None,
     now: datetime,
 ) -> Release:
     """Put model ``name`` (its latest version where none is given) on the locked base.
 
     Raises :class:`BaseDisagrees` where requirements, source or platforms are not
     the lock's, :class:`UnsupportedModel` where the base's onnxruntime cannot load
-    the model, and names nothing in the store in any of these cases.
+    the model, and names nothing in the store in any of these cases. ``builder`` makes
+    the layer; this process, where none is given.
     """
     lock = project.lock()
     model = ModelStore(project.layout).get(name, version)
@@ -106,8 +106,7 @@ def build(
     _check_agreement(project, lock, chosen)
     _check_runtime(model, chosen)
     bases = [_base_image(project, locked) for locked in chosen]
-    layer = write_model_layer(project.layout, model)
-    images = tuple(_on_base(base, layer, model) for base in bases)
+    images = (builder or OciBuilder()).build(project.layout, model, bases)
     record = identity(lock, model, images)
     with project.exclusive():
         target, index = keep_release(project.layout, model, images, record)
@@ -181,11 +180,6 @@ def _base_image(project: Project, locked: LockedPlatform) -> Image:
     if image.layers != tuple(each.layer for each in locked.layers):
         raise BaseDisagrees(f"the base for {locked.platform} has other layers than mlpack.lock")
     return image
-
-
-def _on_base(base: Image, layer: Layer, model: ModelVersion) -> Image:
-    folder = {"AZUREML_MODEL_DIR": f"/{model_folder(model)}"}
-    return append(base, layer, env=folder, labels=model_labels(model))
 
 
 def _reference(project: Project, model: ModelVersion, target: Descriptor) -> str:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from mlpack.cli import output
 from mlpack.cli.options import command, now, project
+
+if TYPE_CHECKING:
+    from mlpack.builders.builder import Builder
 
 
 @command(
@@ -14,6 +19,7 @@ from mlpack.cli.options import command, now, project
     mlpack build fan                        the latest version of fan
     mlpack build fan:2                      this version
     mlpack build fan --platform linux/arm64
+    mlpack build fan --builder docker       through a Docker daemon
     mlpack render $(mlpack build fan)       a command that takes what build prints
     """,
 )
@@ -25,7 +31,14 @@ from mlpack.cli.options import command, now, project
     metavar="OS/ARCH",
     help="Build for this platform only; may be repeated. Default: all of [base] platforms.",
 )
-def build(model: str, platforms: tuple[str, ...]) -> None:
+@click.option(
+    "--builder",
+    type=click.Choice(["oci", "docker"]),
+    default="oci",
+    show_default=True,
+    help="Who makes the layer: mlpack itself, or a Docker daemon.",
+)
+def build(model: str, platforms: tuple[str, ...], builder: str) -> None:
     """Make a release: the base and one layer with the model.
 
     Prints the release's reference with its digest, and nothing else, on stdout;
@@ -37,7 +50,8 @@ def build(model: str, platforms: tuple[str, ...]) -> None:
 
     name, version = parse_name(model)
     wanted = [Platform.parse(text) for text in platforms]
-    release = api.build(project(), name, version, platforms=wanted, now=now())
+    made_by = _builder(builder)
+    release = api.build(project(), name, version, platforms=wanted, builder=made_by, now=now())
     cost = release.transfer
     output.note(
         f"{release.version.name}:{release.version.version} on base {release.base.digest.short}: "
@@ -50,3 +64,13 @@ def build(model: str, platforms: tuple[str, ...]) -> None:
         f"handshakes {output.size(cost.handshakes)}"
     )
     output.answer(release.to_json(), release.reference)
+
+
+def _builder(name: str) -> Builder:
+    if name == "docker":
+        from mlpack.builders.docker import DockerBuilder
+
+        return DockerBuilder()
+    from mlpack.builders.builder import OciBuilder
+
+    return OciBuilder()

@@ -77,6 +77,11 @@ def choose_level(entries: Sequence[Entry], open_file: OpenFile) -> int:
     return _WEIGHTS if ratio > _DENSE else _GENERAL
 
 
+def tar_level(size: int) -> int:
+    """How hard to deflate a tar of ``size`` bytes of which nothing more is known."""
+    return _BEST if size <= _SMALL else _WEIGHTS
+
+
 class Gzip:
     """Deflates what is written to it into ``out``; :meth:`finish` ends the stream.
 

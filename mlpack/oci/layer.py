@@ -8,7 +8,7 @@ from contextlib import closing
 
 from mlpack.errors import MlpackError
 from mlpack.oci import descriptor as media
-from mlpack.oci.compression import Gzip, OpenFile, Writable, choose_level
+from mlpack.oci.compression import Gzip, OpenFile, Writable, choose_level, tar_level
 from mlpack.oci.descriptor import Descriptor
 from mlpack.oci.digest import Digest
 from mlpack.oci.image import Layer
@@ -59,16 +59,28 @@ def write_arranged(arranged: Sequence[Entry], open_file: OpenFile, out: Writable
     level = choose_level(arranged, open_file)
     blob = _Hashing(out)
     if not level:
-        _write_tar(arranged, open_file, blob)
+        write_tar(arranged, open_file, blob)
         return Layer(Descriptor(media.LAYER_TAR, blob.digest, blob.size), blob.digest)
     with closing(Gzip(blob, level)) as gzip:
         tar = _Hashing(gzip)
-        _write_tar(arranged, open_file, tar)
+        write_tar(arranged, open_file, tar)
         gzip.finish()
     return Layer(Descriptor(media.LAYER_GZIP, blob.digest, blob.size), tar.digest)
 
 
-def _write_tar(entries: Iterable[Entry], open_file: OpenFile, out: Writable) -> None:
+def pack_layer(tar: Iterable[bytes], size: int, out: Writable) -> Layer:
+    """Deflate the ``size`` bytes of a layer another tool wrote, as they are, to ``out``."""
+    blob = _Hashing(out)
+    with closing(Gzip(blob, tar_level(size))) as gzip:
+        plain = _Hashing(gzip)
+        for chunk in tar:
+            plain.write(chunk)
+        gzip.finish()
+    return Layer(Descriptor(media.LAYER_GZIP, blob.digest, blob.size), plain.digest)
+
+
+def write_tar(entries: Iterable[Entry], open_file: OpenFile, out: Writable) -> None:
+    """Write arranged entries as a tar, uncompressed."""
     for entry in entries:
         out.write(header(entry))
         if entry.kind == "file":

@@ -41,6 +41,11 @@ def model_folder(model: ModelVersion) -> str:
     return f"{APP_ROOT}/azureml-models/{model.name}/{model.version}"
 
 
+def model_env(model: ModelVersion) -> Mapping[str, str]:
+    """What a release sets over the base's environment."""
+    return {"AZUREML_MODEL_DIR": f"/{model_folder(model)}"}
+
+
 def model_labels(model: ModelVersion) -> Mapping[str, str]:
     """The only labels a release adds: a device pays for each byte of them."""
     return {MODEL: model.name, VERSION: model.version, CONTENT: str(model.digest)}

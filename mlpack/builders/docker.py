@@ -1,0 +1,152 @@
+"""Building through a Docker daemon: for those whose policy or base image wants it.
+
+Docker dates what it copies, so its layers are not the same bytes from build to build,
+and its config carries a history; the file system is that of the other builders.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from mlpack.builders.builder import BuildFailed, NotOneLayer, require_one_layer
+from mlpack.builders.context import docker_release, write_context
+from mlpack.errors import MlpackError
+from mlpack.model.version import ModelVersion
+from mlpack.oci import descriptor as media
+from mlpack.oci.digest import Digest
+from mlpack.oci.image import Image, Layer, NotOnBase, assemble, chain_ids
+from mlpack.oci.layer import pack_layer
+from mlpack.plan.bundle import Bundle, lacking
+from mlpack.plan.engines import DeviceState
+from mlpack.stores.archive import ArchiveStore
+from mlpack.stores.base import read_image, verified
+from mlpack.stores.bundle import write_archive
+from mlpack.stores.layout import LayoutStore
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+    from docker.models.images import Image as DockerImage
+
+_LAST_LINES = 5
+
+
+class NoDocker(MlpackError):
+    """A Docker daemon, or its Python package, that is not there."""
+
+    hint = "start Docker, or build without it: --builder oci"
+
+
+class DockerBuilder:
+    """Sends the context to a daemon, and takes the layer it made into the project's store."""
+
+    def build(
+        self, layout: LayoutStore, model: ModelVersion, bases: Sequence[Image]
+    ) -> tuple[Image, ...]:
+        """Build for each base in turn; the base is given to the daemon where it lacks it."""
+        with _client() as client:
+            return tuple(_build(client, layout, model, base) for base in bases)
+
+
+def _build(client: DockerClient, layout: LayoutStore, model: ModelVersion, base: Image) -> Image:
+    old = _give_base(client, layout, base)
+    built = _run(client, layout, model, base, old)
+    with tempfile.TemporaryDirectory(prefix="mlpack-docker-") as folder:
+        saved = Path(folder) / "image.tar"
+        with saved.open("wb") as out:
+            for chunk in built.save():
+                out.write(chunk)
+        return _take(layout, ArchiveStore(saved), base)
+
+
+@contextmanager
+def _client() -> Iterator[DockerClient]:
+    """The daemon that Docker's own settings name (``DOCKER_HOST``)."""
+    try:
+        import docker
+    except ModuleNotFoundError as error:
+        raise NoDocker(
+            "the Python package docker is not installed",
+            hint="pip install 'mlpack-edge[docker]', or build without it: --builder oci",
+        ) from error
+    try:
+        client = docker.from_env()
+    except docker.errors.DockerException as error:
+        raise NoDocker(f"no Docker daemon answers ({error})") from error
+    try:
+        yield client
+    except docker.errors.BuildError as error:
+        log = [str(line.get("stream", "")).strip() for line in error.build_log]
+        said = "; ".join([line for line in log if line][-_LAST_LINES:])
+        raise BuildFailed(f"docker build: {error.msg} (after: {said})") from error
+    except docker.errors.APIError as error:
+        raise BuildFailed(f"docker: {error.explanation or error}") from error
+    finally:
+        client.close()
+
+
+def _give_base(client: DockerClient, layout: LayoutStore, base: Image) -> str:
+    """Name the base in the daemon, by a tag made of its config's digest, and return that."""
+    config = base.config_descriptor.digest
+    name = f"localhost/mlpack-base:{config.hex}"
+    held = client.images.list()
+    if str(config) in {image.id for image in held if name in image.tags}:
+        return name
+    stacks = [(image.attrs["RootFS"].get("Layers") or []) for image in held]
+    chains = frozenset(
+        chain for stack in stacks for chain in chain_ids(Digest.parse(each) for each in stack)
+    )
+    carried = lacking("moby", base, DeviceState(chain_ids=chains))
+    made = Bundle(engine="moby", name=name, image=base, carried=carried, onto=None)
+    with tempfile.TemporaryFile() as archive:
+        write_archive(layout, made, archive)
+        archive.seek(0)
+        client.images.load(archive)
+    return name
+
+
+def _run(
+    client: DockerClient, layout: LayoutStore, model: ModelVersion, base: Image, old: str
+) -> DockerImage:
+    platform = base.platform
+    variant = platform.variant and f"-{platform.variant}"
+    with tempfile.TemporaryFile() as context:
+        write_context(layout, model, docker_release(model, old), context)
+        context.seek(0)
+        # No platform is asked for: the base says it, and 20.10 takes the cached model stage of
+        # another platform and then refuses it.
+        image, _ = client.images.build(
+            fileobj=context,
+            custom_context=True,
+            tag=f"localhost/{model.name}:{model.version}-{platform.architecture}{variant}",
+            rm=True,
+            forcerm=True,
+        )
+    return cast("DockerImage", image)
+
+
+def _take(layout: LayoutStore, archive: ArchiveStore, base: Image) -> Image:
+    """Keep the layer above the base, compressed, and make the image of it and Docker's config."""
+    made = read_image(archive, archive.resolve(""))
+    if made.diff_ids[: len(base.layers)] != base.diff_ids:
+        raise NotOnBase("Docker built on another base than it was given")
+    above = made.layers[len(base.layers) :]
+    if len(above) != 1:
+        raise NotOneLayer(f"Docker put {len(above)} layers on the base, not one")
+    image = assemble(made.config, (*base.layers, _keep(layout, archive, above[0])))
+    require_one_layer(image, base)
+    return image
+
+
+def _keep(layout: LayoutStore, archive: ArchiveStore, layer: Layer) -> Layer:
+    with archive.open(layer.descriptor) as content:
+        if layer.descriptor.media_type not in media.TAR_LAYERS:
+            layout.put(layer.descriptor, content)
+            return layer
+        with layout.stage() as out:
+            packed = pack_layer(verified(content, layer.descriptor), layer.size, out)
+            out.commit(packed.descriptor)
+    return packed
