@@ -22,6 +22,7 @@ COMMANDS = {
     "base": "Build or show the stable base image.",
     "build": "Make a release: the base and one layer with the model.",
     "diff": "Show what a device on OLD fetches to reach NEW.",
+    "graft": "Turn an image built by any tool into one layer on what devices hold.",
     "report": "Show bytes and money per release and fleet.",
     "bundle": "Make or check a file that updates a device without a network.",
     "load": "Bring an image into Docker or podman on this machine.",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO
 
 from mlpack.oci.digest import Digest
@@ -37,10 +38,9 @@ _PYC_TIME = slice(8, 12)
 
 @dataclass(frozen=True)
 class Pile:
-    """Some layers of one image, bottom first, where they lie, and their tree."""
+    """Some layers of one image, bottom first, each with the store it lies in, and their tree."""
 
-    store: Readable
-    layers: tuple[Layer, ...]
+    layers: tuple[tuple[Readable, Layer], ...]
     tree: Tree
 
 
@@ -53,36 +53,35 @@ def read_tree(
     :class:`~mlpack.oci.filesystem.BrokenLayer`, :class:`~mlpack.stores.base.Corrupt`,
     :class:`~mlpack.stores.layers.TooMuch`.
     """
-    below = on.layers if on else ()
-    tree: Tree = on.tree if on else {}
-    for number, layer in enumerate(layers, len(below)):
+    pile = on or Pile((), {})
+    for layer in layers:
         with open_tar(store, layer, limits) as archive:
-            tree = apply(tree, _changes(archive, number, limits))
-    return Pile(store, (*below, *layers), tree)
+            tree = apply(pile.tree, _changes(archive, len(pile.layers), limits))
+        pile = Pile((*pile.layers, (store, layer)), tree)
+    return pile
 
 
-def copy_contents(
-    pile: Pile, wanted: Mapping[Digest, tuple[int, int]], out: BinaryIO
-) -> Mapping[Digest, tuple[int, int]]:
-    """Write the wanted contents to ``out``, one after the other, each as its tree has it.
+def copy_contents(pile: Pile, paths: Iterable[str], folder: Path) -> None:
+    """Write the files at ``paths`` into ``folder``, as the tree has them, named by their content.
 
-    ``wanted`` says where each lies (:attr:`Node.source`); returned is where each stands
-    in ``out`` and how long it is. Each layer is read once, and only where it is needed.
+    Each layer is read once, and only where one of the files lies in it.
     """
+    nodes = (pile.tree[path] for path in paths)
+    wanted = {node.content: node.source for node in nodes if node.content is not None}
     by_source = {source: content for content, source in wanted.items()}
-    found: dict[Digest, tuple[int, int]] = {}
     for number in sorted({layer for layer, _ in by_source}):
-        with open_tar(pile.store, pile.layers[number]) as archive:
+        with open_tar(*pile.layers[number]) as archive:
             for place, member in enumerate(members(archive)):
                 content = by_source.get((number, place))
-                if content is None:
-                    continue
-                start = out.tell()
-                digest, _ = _read(archive, member, out)
-                if digest != content:
-                    raise BrokenLayer(f"{member.name!r} is not what it was a moment ago")
-                found[content] = (start, member.size)
-    return found
+                if content is not None:
+                    _copy(archive, member, folder, content)
+
+
+def _copy(archive: Archive, member: tarfile.TarInfo, folder: Path, content: Digest) -> None:
+    with (folder / content.hex).open("wb") as out:
+        found, _ = _read(archive, member, out)
+    if found != content:
+        raise BrokenLayer(f"{member.name!r} is not what it was a moment ago")
 
 
 def _changes(archive: Archive, number: int, limits: Limits) -> Iterator[Change]:
