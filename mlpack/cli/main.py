@@ -28,6 +28,7 @@ COMMANDS = {
     "load": "Bring an image into Docker or podman on this machine.",
     "run": "Start a release as a container here, and wait until it answers.",
     "render": "Write the IoT Edge deployment manifest of a release.",
+    "registry": "Serve this project's releases as a registry.",
     "doctor": "Check this machine and this project.",
 }
 """Every command and its one-line help, in the order of the user's way through.

@@ -1,0 +1,192 @@
+"""``mlpack registry serve`` as a user starts it, and the uploads a client resumes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlpack.api.registry import Settings
+from mlpack.errors import UsageError
+from mlpack.oci.digest import Digest
+from tests.e2e.wire import Certificate
+from tests.support import make_project, run, tiny_onnx
+
+
+@contextmanager
+def serving(*args: str) -> Iterator[tuple[dict[str, Any], subprocess.Popen[str]]]:
+    """The command on a free port; yields its answer and its process."""
+    command = [sys.executable, "-m", "mlpack", "--json", "registry", "serve", "--port", "0", *args]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            assert process.stdout
+            text = ""
+            while not text.endswith("}\n") and (line := process.stdout.readline()):
+                text += line
+            assert text, process.stderr.read() if process.stderr else ""
+            yield json.loads(text), process
+        finally:
+            process.terminate()
+            process.wait(timeout=20)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project with the release fan:1."""
+    made = make_project(tmp_path / "project")
+    for command in (["register", str(tiny_onnx(tmp_path / "model.onnx"))], ["build", "fan"]):
+        assert run("-C", str(made.root), *command).exit_code == 0
+    return made.root
+
+
+def test_it_serves_the_projects_releases_until_it_is_asked_to_end(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    for ended_by in (signal.SIGINT, signal.SIGTERM):
+        with serving() as (answer, process):
+            assert answer["repositories"] == ["base", "fan", "model/fan", "release/fan"]
+            assert (answer["writable"], answer["tls"]) == (True, False)
+            with urllib.request.urlopen(f"http://{answer['address']}/v2/fan/tags/list") as found:
+                assert json.load(found) == {"name": "fan", "tags": ["1"]}
+            process.send_signal(ended_by)
+            assert process.wait(timeout=20) == 0
+            assert process.stderr
+            assert process.stderr.read() == ""
+
+
+def test_a_cut_upload_goes_on_where_it_broke(tmp_path: Path) -> None:
+    content = b"0123456789" * 500_000
+    digest = Digest.of(content)
+    with serving("--store", str(tmp_path / "images")) as (answer, _):
+        at = f"http://{answer['address']}"
+        begin = urllib.request.Request(f"{at}/v2/fan/blobs/uploads/", method="POST")
+        with urllib.request.urlopen(begin) as begun:
+            place = begun.headers["location"]
+        host, port = answer["address"].split(":")
+        with socket.create_connection((host, int(port))) as cut:
+            head = (
+                f"PATCH {place} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(content)}\r\n\r\n"
+            )
+            cut.sendall(head.encode() + content[:3_000_000])
+        stands = _stands(at + place, 3_000_000)
+        assert 0 < stands <= 3_000_000
+        last = urllib.request.Request(
+            f"{at}{place}?digest={digest}",
+            data=content[stands:],
+            method="PUT",
+            headers={"Content-Range": f"{stands}-{len(content) - 1}"},
+        )
+        with urllib.request.urlopen(last) as ended:
+            assert ended.status == 201
+        with urllib.request.urlopen(f"{at}/v2/fan/blobs/{digest}") as got:
+            assert got.read() == content
+
+
+def _stands(place: str, wanted: int) -> int:
+    """Where the upload stands, once the server has seen that the connection is gone."""
+    deadline, stands = time.monotonic() + 20, 0
+    while stands < wanted and time.monotonic() < deadline:
+        with urllib.request.urlopen(place) as seen:
+            stands = int(seen.headers["range"].partition("-")[2]) + 1
+        time.sleep(0.02)
+    return stands
+
+
+def test_tls_and_a_user(tmp_path: Path) -> None:
+    made = Certificate.made(tmp_path / "pki")
+    (tmp_path / "password").write_text("only I know\n")
+    login = ["--user", "edge", "--password-file", str(tmp_path / "password")]
+    keys = ["--certificate", str(made.chain), "--key", str(made.key)]
+    trusted = ssl.create_default_context(cafile=str(made.ca))
+    with serving("--store", str(tmp_path / "images"), *login, *keys) as (answer, process):
+        at = f"https://{answer['address']}/v2/"
+        with pytest.raises(urllib.error.HTTPError, match="401") as refused:
+            urllib.request.urlopen(at, context=trusted)
+        refused.value.close()
+        request = urllib.request.Request(
+            at, headers={"Authorization": "Basic ZWRnZTpvbmx5IEkga25vdw=="}
+        )
+        with urllib.request.urlopen(request, context=trusted) as found:
+            assert found.status == 200
+        process.terminate()
+        said = process.communicate(timeout=20)
+    assert "only I know" not in "".join(said)
+
+
+def test_beyond_this_machine_strangers_do_not_push(tmp_path: Path) -> None:
+    with serving("--store", str(tmp_path), "--host", "0.0.0.0") as (answer, process):
+        assert not answer["writable"]
+        port = answer["address"].split(":")[1]
+        push = urllib.request.Request(
+            f"http://127.0.0.1:{port}/v2/fan/blobs/uploads/", method="POST"
+        )
+        with pytest.raises(urllib.error.HTTPError, match="403") as refused:
+            urllib.request.urlopen(push)
+        refused.value.close()
+        process.terminate()
+        assert "pushes are refused; give a --user" in process.communicate(timeout=20)[1]
+
+
+@pytest.mark.parametrize(
+    ("host", "user", "read_only", "writable"),
+    [
+        ("127.0.0.1", "", False, True),
+        ("127.9.9.9", "", False, True),
+        ("localhost", "", False, True),
+        ("::1", "", False, True),
+        ("::1", "", True, False),
+        ("0.0.0.0", "", False, False),
+        ("0.0.0.0", "edge", False, True),
+        ("0.0.0.0", "edge", True, False),
+        ("registry.example.com", "", False, False),
+    ],
+)
+def test_who_may_push(host: str, user: str, read_only: bool, writable: bool) -> None:
+    settings = Settings(host=host, user=user, password=user, read_only=read_only)
+    assert settings.writable is writable
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"user": "edge"},
+        {"password": "x"},
+        {"user": "a:b", "password": "x"},
+        {"certificate": Path("x")},
+        {"key": Path("x")},
+    ],
+)
+def test_settings_that_mean_nothing(settings: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        Settings(**settings)
+
+
+def test_a_port_that_is_taken_is_one_error(project: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = run("-C", str(project), "registry", "serve", "--port", str(port))
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"error: cannot listen on 127.0.0.1:{port}: ")
+    assert "hint: another program may use the port" in result.stderr
+
+
+def test_an_empty_password_is_refused(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("\n")
+    named = ["--user", "edge", "--password-file", str(tmp_path / "password")]
+    result = run("-C", str(project), "registry", "serve", "--port", "0", *named)
+    assert result.exit_code == 2
+    assert "holds no password" in result.stderr
