@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mlpack.errors import MlpackError
 from mlpack.model.recipe import DeviceRecipe
@@ -12,6 +13,9 @@ from mlpack.plan.engines import DeviceState
 from mlpack.plan.transfer import Link, Pull
 from mlpack.stores.project import Project
 from mlpack.stores.references import Found, find_image
+
+if TYPE_CHECKING:
+    from mlpack.stores.registries import Registries
 
 NONE = "none"
 """OLD of a device that holds nothing."""
@@ -39,6 +43,7 @@ def diff(
     *,
     engine: str = "",
     platform: Platform | None = None,
+    registries: Registries | None = None,
 ) -> Delta:
     """Plan the pull of ``new`` on a device that holds ``old`` (or ``none``).
 
@@ -47,19 +52,24 @@ def diff(
     finding an image raises.
     """
     device = project.recipe.device if project else DeviceRecipe()
-    move = find_move(project, old, new, platform=platform)
+    move = find_move(project, old, new, platform=platform, registries=registries)
     return delta(engine or device.engine, old, new, move.pull)
 
 
 def find_move(
-    project: Project | None, old: str, new: str, *, platform: Platform | None = None
+    project: Project | None,
+    old: str,
+    new: str,
+    *,
+    platform: Platform | None = None,
+    registries: Registries | None = None,
 ) -> Move:
     """Find both images, of one platform: the one asked for, or the first of ``new``."""
     device = project.recipe.device if project else DeviceRecipe()
-    target = find_image(project, new, platform)
+    target = find_image(project, new, platform, registries=registries)
     held = None
     if old != NONE:
-        held = find_image(project, old, target.image.platform)
+        held = find_image(project, old, target.image.platform, registries=registries)
         _check_platform(held, target)
     state = DeviceState()
     if held is not None:

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from mlpack.cli import options, output
-
-if TYPE_CHECKING:
-    from mlpack.stores.project import Project
 
 
 @options.command(
@@ -18,6 +13,7 @@ if TYPE_CHECKING:
     mlpack diff fan:1 fan:2
     mlpack diff none fan:2 --engine containerd
     mlpack diff docker-archive:old.tar oci:images:new --platform linux/arm64
+    mlpack diff registry.example.com/edge/fan:1 registry.example.com/edge/fan:2
     """,
 )
 @click.argument("old", metavar="OLD")
@@ -27,9 +23,10 @@ if TYPE_CHECKING:
 def diff(old: str, new: str, engine: str, platform: str | None) -> None:
     """Show what a device on OLD fetches to reach NEW.
 
-    OLD and NEW are NAME[:VERSION], base, oci:PATH[:TAG] or docker-archive:PATH; OLD
-    may be none, for an empty device. Outside a project the last two work. Engine
-    and link are those of [device] in mlpack.toml, else moby over TLS.
+    OLD and NEW are NAME[:VERSION], base, oci:PATH[:TAG], docker-archive:PATH or an image
+    in a registry, of which only manifests and configs are read; OLD may be none, for an
+    empty device. Outside a project the last three work. Engine and link are those of
+    [device] in mlpack.toml, else moby over TLS.
     """
     from mlpack.api.diff import diff as plan
     from mlpack.oci.descriptor import Platform
@@ -37,20 +34,11 @@ def diff(old: str, new: str, engine: str, platform: str | None) -> None:
     from mlpack.render.transfers import diff_blocks
 
     delta = plan(
-        _project(),
+        options.maybe_project(),
         old,
         new,
         engine=engine,
+        registries=options.registries() if "/" in old + new else None,
         platform=Platform.parse(platform) if platform else None,
     )
     output.answer(delta.to_json(), lambda: text(diff_blocks(delta), output.table, output.width()))
-
-
-def _project() -> Project | None:
-    """The project here; two images can be compared without one."""
-    from mlpack.stores.project import NotAProject
-
-    try:
-        return options.project()
-    except NotAProject:
-        return None

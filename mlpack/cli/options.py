@@ -13,6 +13,7 @@ import click
 
 if TYPE_CHECKING:
     from mlpack.stores.project import Project
+    from mlpack.stores.registries import Registries
 
 
 @dataclass(slots=True)
@@ -49,6 +50,46 @@ def project_if_any() -> Project | None:
         return project()
     except NotAProject:
         return None
+
+
+def maybe_project() -> Project | None:
+    """The project here, or ``None``: images can be named without one."""
+    from mlpack.stores.project import NotAProject
+
+    try:
+        return project()
+    except NotAProject:
+        return None
+
+
+def registries() -> Registries:
+    """Registries as mlpack.toml, the environment and the machine's logins say.
+
+    Their connections close when the command ends.
+    """
+    from mlpack.model.recipe import RegistryRecipe
+    from mlpack.stores.http import Client, Limits
+    from mlpack.stores.registries import Registries
+
+    here = maybe_project()
+    said = here.recipe.registry if here else RegistryRecipe()
+    ca = Path(setting("registry_ca")) if setting("registry_ca") else None
+    if ca is None and said.ca and here is not None:
+        ca = here.root / said.ca
+    named = [each.strip() for each in setting("registry_insecure").split(",")]
+    insecure = frozenset({*said.insecure, *named} - {""})
+    client = Client(Limits(ca=ca, insecure=insecure))
+    return click.get_current_context().with_resource(Registries(client, _logins()))
+
+
+def _logins() -> tuple[Path, ...]:
+    """Where podman and Docker keep logins, in the order they are asked."""
+    places = (
+        os.environ.get("REGISTRY_AUTH_FILE", ""),
+        f"{os.environ.get('DOCKER_CONFIG') or Path.home() / '.docker'}/config.json",
+        f"{os.environ.get('XDG_RUNTIME_DIR', '/nowhere')}/containers/auth.json",
+    )
+    return tuple(Path(place) for place in places if place)
 
 
 def now() -> datetime:

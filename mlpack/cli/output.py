@@ -7,11 +7,17 @@ import shutil
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import click
 
+from mlpack import words
 from mlpack.cli.options import settings
 from mlpack.words import size as size  # what commands call output.size
+
+if TYPE_CHECKING:
+    from mlpack.stores.copy import Copied
+    from mlpack.stores.wire import Counted
 
 PIPE_WIDTH = 100
 """Columns of a table that goes into a pipe, where no terminal says how wide it is."""
@@ -63,6 +69,18 @@ def _render(shown: object) -> str:
     with console.capture() as captured:
         console.print(shown)
     return "\n".join(line.rstrip() for line in captured.get().rstrip("\n").splitlines())
+
+
+def moved(copied: Copied, counted: Counted) -> str:
+    """What a copy did, in a line."""
+    parts = [f"{words.counted(len(copied.sent), 'blob')} of {size(copied.sent_bytes)} sent"]
+    if copied.mounted:
+        parts.append(f"{len(copied.mounted)} mounted")
+    if copied.present:
+        parts.append(f"{len(copied.present)} there before")
+    if counted.requests:
+        parts.append(f"{counted.requests} requests, {size(counted.total)} over the network")
+    return ", ".join(parts)
 
 
 @contextmanager

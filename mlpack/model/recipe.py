@@ -88,6 +88,17 @@ class FleetRecipe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RegistryRecipe:
+    """``[registry]``: how registries are reached."""
+
+    ca: str = ""
+    """File of certificates trusted beside the system's, relative to the project."""
+
+    insecure: tuple[str, ...] = ()
+    """Hosts, with their port, that may be talked to without TLS; this machine always may."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """A whole ``mlpack.toml``."""
 
@@ -98,6 +109,7 @@ class Recipe:
     repository: Reference | None = None
     """Where releases are pushed; its tag and digest are empty."""
 
+    registry: RegistryRecipe = field(default_factory=RegistryRecipe)
     base: BaseRecipe = field(default_factory=BaseRecipe)
     device: DeviceRecipe = field(default_factory=DeviceRecipe)
     module: ModuleRecipe = field(default_factory=ModuleRecipe)
@@ -115,7 +127,7 @@ class Recipe:
 
 
 def _recipe(root: Node) -> Recipe:
-    _known(root, "model", "image", "base", "device", "module", "fleet")
+    _known(root, "model", "image", "registry", "base", "device", "module", "fleet")
     model = root.need("model")
     _known(model, "name", "scoring")
     image = _table(root, "image", "repository")
@@ -124,11 +136,17 @@ def _recipe(root: Node) -> Recipe:
         model=check_name(model.need("name").text()),
         scoring=_text(model, "scoring", ""),
         repository=Reference.parse(repository.text()) if repository else None,
+        registry=_registry(_table(root, "registry", "ca", "insecure")),
         base=_base(_table(root, "base", "from", "platforms", "requirements", "packages", "mirror")),
         device=_device(_table(root, "device", "engine", "tls", "token_bytes")),
         module=_module(_table(root, "module", "name", "port", "env")),
         fleet=_fleet(_table(root, "fleet", "devices", "tariff")),
     )
+
+
+def _registry(node: Node) -> RegistryRecipe:
+    insecure = node.get("insecure")
+    return RegistryRecipe(ca=_text(node, "ca", ""), insecure=insecure.texts() if insecure else ())
 
 
 def _base(node: Node) -> BaseRecipe:

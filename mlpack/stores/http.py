@@ -192,8 +192,11 @@ class Client:
         if self.limits.ca is not None:
             try:
                 context.load_verify_locations(cafile=self.limits.ca)
-            except ssl.SSLError as error:
-                raise Untrusted(f"{self.limits.ca} holds no certificate ({error.reason})") from None
+            except OSError as error:
+                raise Untrusted(
+                    f"{self.limits.ca} holds no certificate that can be read ({error.strerror})",
+                    hint="[registry] ca names a file of certificates in PEM form",
+                ) from None
         return self._pool(context)
 
     def _pool(self, context: ssl.SSLContext | None) -> httpcore.ConnectionPool:

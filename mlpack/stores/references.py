@@ -2,13 +2,15 @@
 
 ``NAME[:VERSION]`` a release of this project, ``…@sha256:…`` one by the digest that
 ``mlpack build`` printed, ``base`` its base, ``oci:PATH[:TAG]`` an OCI layout,
-``docker-archive:PATH[:NAME]`` a ``docker save`` file.
+``docker-archive:PATH[:NAME]`` a ``docker save`` file, ``REGISTRY/REPOSITORY:TAG`` or
+``…@sha256:…`` one in a registry.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlpack.errors import MlpackError, UsageError
 from mlpack.model.recipe import check_name
@@ -16,11 +18,19 @@ from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Descriptor, Platform
 from mlpack.oci.image import Image
 from mlpack.oci.index import Index
+from mlpack.oci.reference import Reference
 from mlpack.stores.archive import ArchiveStore
 from mlpack.stores.base import NotFound, Readable, read_index, select_image
 from mlpack.stores.layout import LayoutStore
 from mlpack.stores.project import Project
 from mlpack.stores.releases import releases
+
+if TYPE_CHECKING:
+    # Its client takes 0.1 s to import, and most commands name no registry.
+    from mlpack.stores.registries import Registries
+
+LATEST = "latest"
+"""The tag of a reference without one, as engines read it."""
 
 
 class NoSuchImage(MlpackError):
@@ -40,18 +50,27 @@ class Found:
     index: Index | None
 
 
-def find_image(project: Project | None, text: str, platform: Platform | None = None) -> Found:
+def find_image(
+    project: Project | None,
+    text: str,
+    platform: Platform | None = None,
+    *,
+    registries: Registries | None = None,
+) -> Found:
     """Find ``text``; raise :class:`NoSuchImage` or :class:`UsageError`.
 
     Of an image for several platforms the one for ``platform`` is taken, or the
-    first listed.
+    first listed. Of an image in a registry only documents are read; without
+    ``registries`` there is none to read it from.
     """
-    store, target = _locate(project, text)
+    store, target = _locate(project, text, registries)
     index = read_index(store, target) if target.media_type in media.INDEXES else None
     return Found(text, store, target, select_image(store, target, platform), index)
 
 
-def _locate(project: Project | None, text: str) -> tuple[Readable, Descriptor]:
+def _locate(
+    project: Project | None, text: str, registries: Registries | None
+) -> tuple[Readable, Descriptor]:
     kind, _, rest = text.partition(":")
     if kind == "oci":
         return _in_layout(rest)
@@ -62,14 +81,25 @@ def _locate(project: Project | None, text: str) -> tuple[Readable, Descriptor]:
     if project is not None and "@" in text and (held := _by_digest(project.layout, text)):
         return project.layout, held
     if "/" in text or "@" in text:
-        raise UsageError(
-            f"{text!r} is in a registry, and this mlpack reads images from disk only",
-            hint="copy it here first: skopeo copy docker://REFERENCE oci:DIR:TAG, "
-            "then name it oci:DIR:TAG",
-        )
+        return _in_registry(text, registries)
     if project is None:
         raise UsageError(f"{text!r} is a release, and this is not a project", hint="use -C DIR")
     return project.layout, _release(project, kind, rest)
+
+
+def _in_registry(text: str, registries: Registries | None) -> tuple[Readable, Descriptor]:
+    place = Reference.parse(text)
+    if registries is None:
+        raise UsageError(
+            f"{text!r} is in a registry, and this command reads images from disk only",
+            hint=f"bring it here first: mlpack pull {text}",
+        )
+    store = registries.store(place)
+    name = str(place.digest) if place.digest else place.tag or LATEST
+    try:
+        return store, store.resolve(name)
+    except NotFound as error:
+        raise NoSuchImage(str(error), hint="check the repository and the tag") from error
 
 
 def _release(project: Project, name: str, version: str) -> Descriptor:

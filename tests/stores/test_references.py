@@ -80,7 +80,7 @@ def test_a_layout_by_path(project: Project) -> None:
     [
         ("fan", "has no release"),
         ("fan:3", "fan:3 has no release"),
-        ("../fan", "registry"),
+        ("../fan", "names no registry"),
         ("r.example.com/fan:1", "in a registry"),
         ("oci:/nowhere", "is not an OCI image layout"),
         ("docker-archive:/nowhere.tar", "does not exist"),

@@ -314,6 +314,16 @@ def test_a_private_authority(tmp_path: Path) -> None:
     assert "[registry] ca" in caught.value.hint
 
 
+@pytest.mark.parametrize("text", [None, "", "no certificate"])
+def test_an_authority_that_cannot_be_read(tmp_path: Path, text: str | None) -> None:
+    ca = tmp_path / "ca.pem"
+    if text is not None:
+        ca.write_text(text)
+    request = Request(method="GET", url="https://127.0.0.1/v2/")
+    with pytest.raises(Untrusted, match="ca.pem holds no certificate"):
+        Client(Limits(ca=ca)).send(request)
+
+
 def test_plain_http_only_where_it_was_allowed() -> None:
     request = Request(method="GET", url="http://registry.example.com/v2/")
     with pytest.raises(Untrusted, match="not be encrypted"):

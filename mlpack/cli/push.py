@@ -1,0 +1,41 @@
+"""``mlpack push``."""
+
+from __future__ import annotations
+
+import click
+
+from mlpack.cli import options, output
+
+
+@options.command(
+    "push",
+    examples="""
+    mlpack push                                    the newest release of the project's model
+    mlpack push fan:2
+    mlpack push fan:2 --to registry.example.com/edge/fan:canary
+    mlpack push base --to registry.example.com/edge/base:1
+    mlpack render $(mlpack push fan:2)             a command that takes what push prints
+    """,
+)
+@click.argument("release", metavar="[NAME[:VERSION]]", default="")
+@click.option(
+    "--to",
+    metavar="REPOSITORY[:TAG]",
+    help="Push there instead of to [image] repository; the tag is the version where none is said.",
+)
+def push(release: str, to: str | None) -> None:
+    """Send a release to its registry: only what it lacks.
+
+    Prints the reference with its digest, and nothing else, on stdout. Logins are those of
+    docker login and podman login. A push that broke off is finished by running it again.
+    """
+    from mlpack.api.push import push as send
+    from mlpack.oci.reference import Reference
+
+    place = Reference.parse(to) if to else None
+    with output.progress("pushing") as advance:
+        pushed = send(options.project(), options.registries(), release, to=place, advance=advance)
+    if pushed.replaced:
+        output.note(f"tag {pushed.tagged.tag} was {pushed.replaced} before")
+    output.note(f"{pushed.tagged}: {output.moved(pushed.copied, pushed.counted)}")
+    output.answer(pushed.to_json(), str(pushed.reference))

@@ -1,0 +1,244 @@
+"""push, pull, copy and diff with a real registry, as a user calls them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from mlpack.oci import descriptor as media
+from mlpack.stores.base import read_image, read_index
+from mlpack.stores.layout import LayoutStore, validate
+from mlpack.stores.project import Project
+from tests.stores.faulty import Fault, Faulty, faulty
+from tests.stores.registry import Registry, running
+from tests.support import make_project, require, run, tiny_onnx
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    with running(tmp_path_factory.mktemp("registry") / "plain") as started:
+        yield started
+
+
+@pytest.fixture
+def proxy(registry: Registry) -> Iterator[Faulty]:
+    with faulty(registry.host) as server:
+        yield server
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A project with two releases of fan."""
+    made = make_project(tmp_path / "fan")
+    for version in (1, 2):
+        model = tiny_onnx(tmp_path / f"{version}.onnx", bias=version)
+        assert run("-C", str(made.root), "register", str(model), "--name", "fan").exit_code == 0
+        assert run("-C", str(made.root), "build", f"fan:{version}").exit_code == 0
+    return made
+
+
+def mlpack(project: Project, *args: str) -> dict[str, object]:
+    """Run a command that must work; its JSON."""
+    done = run("-C", str(project.root), "--json", *args)
+    assert done.exit_code == 0, done.stderr
+    found: dict[str, object] = json.loads(done.stdout)
+    return found
+
+
+def failing(project: Project, *args: str) -> Result:
+    done = run("-C", str(project.root), *args)
+    assert done.exit_code != 0
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def place(registry: Registry | Faulty) -> str:
+    return f"{registry.host}/edge/{uuid.uuid4().hex}"
+
+
+def wire(document: dict[str, object]) -> tuple[int, int]:
+    """Requests, and bytes in both directions."""
+    counted = document["wire"]
+    assert isinstance(counted, dict)
+    return counted["requests"], counted["sent"] + counted["received"]
+
+
+def test_a_release_is_pushed_once(project: Project, registry: Registry) -> None:
+    to = place(registry)
+    done = run("-C", str(project.root), "push", "fan:1", "--to", to)
+    digest = project.layout.resolve("fan-1").digest
+    assert done.stdout == f"{to}@{digest}\n", "one line: what a deployment names"
+    again = mlpack(project, "push", "fan:1", "--to", to)
+    assert again["sent"] == []
+    requests, total = wire(again)
+    assert requests == 2
+    assert total < 3_000
+    second = mlpack(project, "push", "fan", "--to", to)
+    assert second["tag"] == "2"
+    sent = second["sent"]
+    assert isinstance(sent, list)
+    assert len(sent) == 6, "the layer, two configs, two manifests, one index"
+
+
+def test_another_tool_reads_what_was_pushed(
+    project: Project, registry: Registry, tmp_path: Path
+) -> None:
+    require(Path("/usr/bin/skopeo"))
+    to = place(registry)
+    mlpack(project, "push", "fan:2", "--to", f"{to}:canary")
+    command = ["skopeo", "copy", "--all", "--src-tls-verify=false", f"docker://{to}:canary"]
+    subprocess.run([*command, f"oci:{tmp_path}/out:x"], check=True, capture_output=True)
+    copied = LayoutStore.existing(tmp_path / "out")
+    assert copied.resolve("x").digest == project.layout.resolve("fan-2").digest
+    assert validate(copied) == ()
+
+
+def test_pulling_makes_it_a_release_of_another_project(
+    project: Project, registry: Registry, tmp_path: Path
+) -> None:
+    to = place(registry)
+    for version in ("1", "2"):
+        mlpack(project, "push", f"fan:{version}", "--to", to)
+    other = make_project(tmp_path / "other", base=False)
+    pulled = mlpack(other, "pull", f"{to}:1")
+    assert (pulled["release"], pulled["name"]) == ("fan:1", "fan-1")
+    mlpack(other, "pull", f"{to}:2")
+    ours, theirs = (mlpack(each, "diff", "fan:1", "fan:2") for each in (project, other))
+    assert ours == theirs
+    assert validate(other.layout) == ()
+    named = mlpack(other, "pull", f"{to}:2", "--as", "candidate")
+    assert (named["release"], named["name"]) == (None, "candidate")
+
+
+def test_pulling_does_not_take_a_name_that_is_taken(project: Project, registry: Registry) -> None:
+    to = place(registry)
+    mlpack(project, "push", "fan:1", "--to", to)
+    done = failing(project, "pull", f"{to}:1", "--as", "fan-2")
+    assert "another image called 'fan-2'" in done.stderr
+    assert "hint: give this one a name with --as" in done.stderr
+
+
+def test_a_tag_that_moves_is_said(project: Project, registry: Registry) -> None:
+    to = f"{place(registry)}:edge"
+    first = mlpack(project, "push", "fan:1", "--to", to)
+    done = run("-C", str(project.root), "push", "fan:2", "--to", to)
+    assert f"tag edge was {first['digest']} before" in done.stderr
+
+
+def test_the_base_can_be_pushed(project: Project, registry: Registry) -> None:
+    pushed = mlpack(project, "push", "base", "--to", place(registry))
+    assert pushed["digest"] == str(project.lock().base.index.digest)
+    assert pushed["tag"] == "base"
+
+
+def test_the_repository_of_the_project_is_the_default(project: Project) -> None:
+    (project.root / "mlpack.toml").write_text('[model]\nname = "fan"\n')
+    done = failing(project, "push")
+    assert done.exit_code == 2
+    assert "hint: add repository" in done.stderr
+
+
+def test_copying_between_repositories_moves_no_blob(project: Project, registry: Registry) -> None:
+    first, second = place(registry), place(registry)
+    mlpack(project, "push", "fan:1", "--to", first)
+    copied = mlpack(project, "copy", f"{first}:1", f"{second}:1")
+    mounted, sent = copied["mounted"], copied["sent"]
+    assert isinstance(mounted, list)
+    assert isinstance(sent, list)
+    assert len(mounted) == 2 * 4 + 1 + 2, "base layers, the model layer, configs"
+    assert len(sent) == 3, "two manifests and the index"
+    assert copied["reference"] == f"{second}@{copied['digest']}"
+
+
+def test_copying_between_all_kinds(project: Project, registry: Registry, tmp_path: Path) -> None:
+    to = place(registry)
+    mlpack(project, "copy", "fan:1", f"oci:{tmp_path}/a:x")
+    mlpack(project, "copy", f"oci:{tmp_path}/a:x", f"{to}:y")
+    back = mlpack(project, "copy", f"{to}:y", f"oci:{tmp_path}/b")
+    layout = LayoutStore.existing(tmp_path / "b")
+    assert validate(layout) == ()
+    target = layout.resolve("latest")
+    assert str(target.digest) == back["digest"] == str(project.layout.resolve("fan-1").digest)
+    images = [read_image(layout, each) for each in read_index(layout, target).manifests]
+    assert len(images) == 2
+
+
+def test_copying_a_docker_archive(project: Project, registry: Registry, tmp_path: Path) -> None:
+    require(Path("/usr/bin/skopeo"))
+    archive = f"docker-archive:{tmp_path}/saved.tar"
+    copy = ["skopeo", "copy", "--override-arch", "amd64", f"oci:{project.layout.root}:fan-1"]
+    subprocess.run([*copy, f"{archive}:fan:1"], check=True, capture_output=True)
+    to = place(registry)
+    mlpack(project, "copy", archive, f"{to}:1")
+    mlpack(project, "copy", f"{to}:1", f"oci:{tmp_path}/back:x")
+    layout = LayoutStore.existing(tmp_path / "back")
+    assert layout.resolve("x").media_type == media.MANIFEST
+    assert validate(layout) == ()
+
+
+def test_diff_reads_manifests_and_configs_only(project: Project, proxy: Faulty) -> None:
+    to = place(proxy)
+    for version in ("1", "2"):
+        mlpack(project, "push", f"fan:{version}", "--to", to)
+    proxy.seen.clear()
+    found = mlpack(project, "diff", f"{to}:1", f"{to}:2", "--engine", "moby")
+    local = mlpack(project, "diff", "fan:1", "fan:2", "--engine", "moby")
+    assert (found["layers"], found["transfer"]) == (local["layers"], local["transfer"])
+    got = [each.path for each in proxy.seen if "/blobs/" in each.path]
+    assert len(got) == 2, "the two configs"
+    assert not [each for each in proxy.seen if each.method not in {"GET", "HEAD"}]
+
+
+def test_a_push_that_was_killed_is_finished_by_another(project: Project, proxy: Faulty) -> None:
+    to = place(proxy)
+    proxy.faults.append(Fault("^PUT .*/manifests/", "status", status=403))
+    done = failing(project, "push", "fan:1", "--to", to)
+    assert "answers 403" in done.stderr
+    assert proxy.count("^PUT .*/manifests/1$") == 0, "no tag on half a release"
+    again = mlpack(project, "push", "fan:1", "--to", to)
+    present = again["present"]
+    assert isinstance(present, list)
+    assert len(present) == 2 * 4 + 1 + 2
+
+
+@pytest.mark.parametrize("kind", ["truncate", "garble"])
+def test_a_pull_of_other_bytes_leaves_nothing_named(
+    project: Project, proxy: Faulty, tmp_path: Path, kind: str
+) -> None:
+    to = place(proxy)
+    mlpack(project, "push", "fan:1", "--to", to)
+    other = make_project(tmp_path / "other", base=False)
+    layer = read_index(project.layout, project.layout.resolve("fan-1")).manifests[0]
+    blob = read_image(project.layout, layer).layers[-1].digest
+    proxy.faults.append(Fault(f"^GET .*/blobs/{blob}", kind, times=9))
+    done = failing(other, "pull", f"{to}:1")
+    assert str(blob) in done.stderr
+    assert dict(other.layout.tags()) == {}
+    assert not (other.layout.root / "blobs" / "sha256" / blob.hex).exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (("pull", "HOST/edge/none:1"), "has no tag '1'"),
+        (("pull", "fan:1"), "names no registry"),
+        (("push", "fan:9", "--to", "HOST/x"), "fan:9 has no release"),
+        (("push", "fan:1", "--to", f"HOST/x@sha256:{'0' * 64}"), "names a digest"),
+        (("copy", "fan:1", "docker-archive:x.tar"), "no place to copy to"),
+        (("copy", "fan:1", "fan:3"), "no place to copy to"),
+        (("copy", "fan:1", "oci:"), "names no image layout"),
+        (("diff", "HOST/edge/none:1", "fan:1"), "has no tag '1'"),
+        (("diff", "none", "registry.example.com/UPPER:1"), "not a repository name"),
+    ],
+)
+def test_what_cannot_be_done_is_said(
+    project: Project, registry: Registry, command: tuple[str, ...], message: str
+) -> None:
+    done = failing(project, *(each.replace("HOST", registry.host) for each in command))
+    assert message in done.stderr
