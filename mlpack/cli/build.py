@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlpack.cli import output
-from mlpack.cli.options import command, now, project
+from mlpack.cli.options import command, now, project, registries, setting
 
 if TYPE_CHECKING:
     from mlpack.builders.builder import Builder
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     mlpack build fan:2                      this version
     mlpack build fan --platform linux/arm64
     mlpack build fan --builder docker       through a Docker daemon
+    mlpack build fan --builder acr --acr 0000-0001/edge     through ACR Tasks
     mlpack render $(mlpack build fan)       a command that takes what build prints
     """,
 )
@@ -33,12 +34,17 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--builder",
-    type=click.Choice(["oci", "docker"]),
+    type=click.Choice(["oci", "docker", "acr"]),
     default="oci",
     show_default=True,
-    help="Who makes the layer: mlpack itself, or a Docker daemon.",
+    help="Who makes the layer: mlpack itself, a Docker daemon, or ACR Tasks in Azure.",
 )
-def build(model: str, platforms: tuple[str, ...], builder: str) -> None:
+@click.option(
+    "--acr",
+    metavar="SUBSCRIPTION/GROUP[/REGISTRY]",
+    help="The registry's place in Azure. Default: MLPACK_ACR.",
+)
+def build(model: str, platforms: tuple[str, ...], builder: str, acr: str | None) -> None:
     """Make a release: the base and one layer with the model.
 
     Prints the release's reference with its digest, and nothing else, on stdout;
@@ -50,7 +56,7 @@ def build(model: str, platforms: tuple[str, ...], builder: str) -> None:
 
     name, version = parse_name(model)
     wanted = [Platform.parse(text) for text in platforms]
-    made_by = _builder(builder)
+    made_by = _builder(builder, acr or setting("acr"))
     release = api.build(project(), name, version, platforms=wanted, builder=made_by, now=now())
     cost = release.transfer
     output.note(
@@ -66,7 +72,9 @@ def build(model: str, platforms: tuple[str, ...], builder: str) -> None:
     output.answer(release.to_json(), release.reference)
 
 
-def _builder(name: str) -> Builder:
+def _builder(name: str, place: str) -> Builder:
+    if name == "acr":
+        return _acr(place)
     if name == "docker":
         from mlpack.builders.docker import DockerBuilder
 
@@ -74,3 +82,21 @@ def _builder(name: str) -> Builder:
     from mlpack.builders.builder import OciBuilder
 
     return OciBuilder()
+
+
+def _acr(place: str) -> Builder:
+    from mlpack.builders.acr import CLOUD, AcrBuilder, account
+    from mlpack.errors import UsageError
+
+    repository = project().recipe.repository
+    if repository is None:
+        raise UsageError(
+            "mlpack.toml names no repository for ACR to push to",
+            hint='add under [image]: repository = "contoso.azurecr.io/edge/model"',
+        )
+    return AcrBuilder(
+        account=account(place, repository, setting("azure_endpoint") or CLOUD),
+        repository=repository,
+        open_store=registries().store,
+        say=output.note,
+    )

@@ -1,0 +1,281 @@
+"""Building in the cloud: the context goes to Azure Container Registry, whose Tasks build and push.
+
+What ``az acr build`` does, through the same REST API (2025-03-01-preview): ask where to
+upload, upload the context, schedule the run, follow its log, read the digest it pushed.
+The image is then read back from the registry, so the release is one like any other.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING
+
+from mlpack.builders.builder import BuildFailed, require_one_layer
+from mlpack.builders.context import DOCKERFILE, docker_release, write_context
+from mlpack.errors import MlpackError, UsageError
+from mlpack.model.version import ModelVersion
+from mlpack.oci.compression import Gzip
+from mlpack.oci.descriptor import Platform
+from mlpack.oci.image import Image
+from mlpack.oci.reference import Reference
+from mlpack.stores.base import Readable, read_image
+from mlpack.stores.layout import LayoutStore
+
+if TYPE_CHECKING:
+    from azure.mgmt.containerregistrytasks import ContainerRegistryTasksMgmtClient
+    from azure.mgmt.containerregistrytasks.models import Run
+    from azure.storage.blob import BlobClient
+
+CLOUD = "https://management.azure.com"
+_ENDED = frozenset({"Succeeded", "Failed", "Canceled", "Error", "Timeout"})
+_LEVEL, _RUN_SECONDS = 6, 3600
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 15.0
+_SIGNATURE = re.compile(r"sig=[^&\s\"']+")
+
+
+class NoAzure(MlpackError):
+    """What building in Azure needs and this machine or project has not."""
+
+
+class NoBaseThere(MlpackError):
+    """A registry that lacks the base, so that nothing can be built on it there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """Where in Azure the registry is."""
+
+    subscription: str
+    resource_group: str
+    registry: str
+    """Its name: ``contoso`` of ``contoso.azurecr.io``."""
+
+    endpoint: str = CLOUD
+    """Azure's management address; sovereign clouds have others."""
+
+
+def account(place: str, repository: Reference, endpoint: str = CLOUD) -> Account:
+    """Read ``SUBSCRIPTION/GROUP[/REGISTRY]``; the repository's host names the registry else.
+
+    >>> account("0001/edge", Reference.parse("contoso.azurecr.io/edge/fan")).registry
+    'contoso'
+    """
+    parts = place.split("/")
+    if len(parts) not in (2, 3) or not all(parts):
+        raise UsageError(
+            f"{place!r} does not say where in Azure the registry is",
+            hint="name it with --acr SUBSCRIPTION/GROUP[/REGISTRY], or set MLPACK_ACR",
+        )
+    host, dot, _ = repository.registry.partition(".azurecr.")
+    if len(parts) == 2 and not dot:
+        raise UsageError(
+            f"{repository.registry} is no registry of Azure",
+            hint="name it as well: --acr SUBSCRIPTION/GROUP/REGISTRY",
+        )
+    return Account(
+        subscription=parts[0],
+        resource_group=parts[1],
+        registry=parts[2] if len(parts) == 3 else host,
+        endpoint=endpoint.rstrip("/"),
+    )
+
+
+@dataclass(frozen=True)
+class AcrBuilder:
+    """Builds with ACR Tasks into ``repository``, which must hold the base."""
+
+    account: Account
+    repository: Reference
+    open_store: Callable[[Reference], Readable]
+    """Opens a repository of a registry, to look for the base and to read what was built."""
+
+    say: Callable[[str], None]
+    """Takes the run's log, piece by piece."""
+
+    pause: float = _FIRST_PAUSE
+    """Seconds between two looks at the log; doubled while nothing comes, up to 15."""
+
+    def build(
+        self, layout: LayoutStore, model: ModelVersion, bases: Sequence[Image]
+    ) -> tuple[Image, ...]:
+        """One run per base, one after the other."""
+        store = self.open_store(self.repository)
+        for base in bases:
+            if not store.exists(base.descriptor):
+                raise NoBaseThere(
+                    f"{self.repository} does not hold the base for {base.platform}",
+                    hint="push it there first: mlpack push base",
+                )
+        with _client(self.account) as client:
+            return tuple(self._one(client, store, layout, model, base) for base in bases)
+
+    def _one(
+        self,
+        client: ContainerRegistryTasksMgmtClient,
+        store: Readable,
+        layout: LayoutStore,
+        model: ModelVersion,
+        base: Image,
+    ) -> Image:
+        old = str(self.repository.pinned(base.digest))
+        with tempfile.TemporaryFile() as context:
+            with closing(Gzip(context, _LEVEL)) as packed:
+                write_context(layout, model, docker_release(model, old), packed)
+                packed.finish()
+            context.seek(0)
+            source = self._upload(client, context)
+        name = _image_name(self.repository, model, base.platform)
+        run = self._run(client, source, name, base.platform)
+        return _take(layout, store, _digest(run), base)
+
+    def _upload(self, client: ContainerRegistryTasksMgmtClient, context: IO[bytes]) -> str:
+        from azure.storage.blob import BlobClient
+
+        where = self.account.resource_group, self.account.registry
+        place = client.registries.get_build_source_upload_url(*where)
+        if not place.upload_url or not place.relative_path:
+            raise BuildFailed("ACR names no place for the build context")
+        with BlobClient.from_blob_url(place.upload_url) as blob:
+            blob.upload_blob(context, blob_type="BlockBlob", overwrite=True)
+        return place.relative_path
+
+    def _run(
+        self,
+        client: ContainerRegistryTasksMgmtClient,
+        source: str,
+        name: str,
+        platform: Platform,
+    ) -> Run:
+        from azure.mgmt.containerregistrytasks.models import DockerBuildRequest, PlatformProperties
+
+        where = self.account.resource_group, self.account.registry
+        asked = DockerBuildRequest(
+            image_names=[name],
+            is_push_enabled=True,
+            source_location=source,
+            docker_file_path=DOCKERFILE,
+            platform=PlatformProperties(
+                os=platform.os.capitalize(),
+                architecture=platform.architecture,
+                variant=platform.variant or None,
+            ),
+            timeout=_RUN_SECONDS,
+        )
+        scheduled = client.registries.schedule_run(*where, asked)
+        run_id = scheduled.properties.run_id if scheduled.properties else None
+        if not run_id:
+            raise BuildFailed("ACR scheduled a run without an id")
+        try:
+            run = self._follow(client, run_id)
+        except KeyboardInterrupt:
+            # Nobody waits for it any more, and it is paid by the second.
+            client.runs.cancel(*where, run_id)
+            raise
+        return _require_success(run, run_id)
+
+    def _follow(self, client: ContainerRegistryTasksMgmtClient, run_id: str) -> Run:
+        """Say the log as it grows, until the run has ended."""
+        from azure.storage.blob import BlobClient
+
+        where = self.account.resource_group, self.account.registry, run_id
+        link = client.runs.get_log_sas_url(*where).log_link
+        if not link:
+            raise BuildFailed(f"ACR run {run_id} has no log")
+        deadline = time.monotonic() + 2 * _RUN_SECONDS
+        said, pause = 0, self.pause
+        with BlobClient.from_blob_url(link) as blob:
+            while True:
+                run = client.runs.get(*where)
+                before, said = said, self._say_more(blob, said)
+                if run.properties and run.properties.status in _ENDED:
+                    self._say_more(blob, said)
+                    return run
+                if time.monotonic() > deadline:
+                    raise BuildFailed(f"ACR run {run_id} does not end")
+                pause = self.pause if said > before else min(2 * pause, _LONGEST_PAUSE)
+                time.sleep(pause)
+
+    def _say_more(self, blob: BlobClient, said: int) -> int:
+        """Say what the log has beyond ``said`` bytes; it appears some time after the run starts."""
+        if not blob.exists():
+            return said
+        size = int(blob.get_blob_properties().size)
+        if size > said:
+            more = blob.download_blob(offset=said, length=size - said).readall()
+            self.say(more.decode("utf-8", "replace").replace("\r\n", "\n").rstrip("\n"))
+        return size
+
+
+@contextmanager
+def _client(where: Account) -> Iterator[ContainerRegistryTasksMgmtClient]:
+    try:
+        from azure.core.exceptions import AzureError
+        from azure.identity import DefaultAzureCredential
+        from azure.mgmt.containerregistrytasks import ContainerRegistryTasksMgmtClient
+    except ModuleNotFoundError as error:
+        raise NoAzure(
+            f"the Python package {error.name} is not installed",
+            hint="pip install 'mlpack-edge[azure]'",
+        ) from error
+    endpoint = where.endpoint
+    try:
+        with (
+            DefaultAzureCredential() as credential,
+            ContainerRegistryTasksMgmtClient(
+                credential,
+                where.subscription,
+                base_url=endpoint,
+                credential_scopes=[f"{endpoint}/.default"],
+            ) as client,
+        ):
+            yield client
+    except AzureError as error:
+        # A link's signature is a credential, and an SDK's message may quote the link.
+        said = _SIGNATURE.sub("sig=***", str(error.message).strip().splitlines()[0])
+        raise BuildFailed(f"Azure: {said}", hint=_hint(error)) from None
+
+
+def _hint(error: Exception) -> str:
+    if type(error).__name__ in ("ClientAuthenticationError", "CredentialUnavailableError"):
+        return "log in with: az login"
+    if getattr(error, "status_code", None) == 403:
+        return "ask for a role that may schedule runs in the registry, as Contributor"
+    return "check subscription, resource group and registry"
+
+
+def _image_name(repository: Reference, model: ModelVersion, platform: Platform) -> str:
+    """A tag of its own per model, version and platform; runs know the registry themselves."""
+    parts = (model.name, model.version, platform.architecture, platform.variant)
+    return f"{repository.repository}:{'-'.join(part for part in parts if part)}"
+
+
+def _require_success(run: Run, run_id: str) -> Run:
+    properties = run.properties
+    # The SDK's statuses are texts of a kind that would print as RunStatus.FAILED.
+    status = str.__str__(properties.status) if properties and properties.status else "unknown"
+    if status != "Succeeded":
+        why = (properties.run_error_message if properties else "") or "see the log above"
+        raise BuildFailed(f"ACR run {run_id} ended as {status}: {why}")
+    return run
+
+
+def _digest(run: Run) -> str:
+    found = [each.digest for each in (run.properties.output_images or [])] if run.properties else []
+    if len(found) != 1 or not found[0]:
+        raise BuildFailed(f"ACR run {run.name} names {len(found)} images, not one")
+    return found[0]
+
+
+def _take(layout: LayoutStore, store: Readable, digest: str, base: Image) -> Image:
+    """Read the image back, and keep the layer above the base."""
+    image = read_image(store, store.resolve(digest))
+    require_one_layer(image, base)
+    layer = image.layers[-1].descriptor
+    with store.open(layer) as content:
+        layout.put(layer, content)
+    return image
