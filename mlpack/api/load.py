@@ -13,6 +13,7 @@ from mlpack.stores.bundle import write_archive
 from mlpack.stores.daemon import Daemon
 from mlpack.stores.project import Project
 from mlpack.stores.references import find_image
+from mlpack.stores.registries import Registries
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,21 @@ class Loaded:
         }
 
 
-def load(project: Project | None, text: str, *, engine: str = "docker", name: str = "") -> Loaded:
+def load(
+    project: Project | None,
+    text: str,
+    *,
+    engine: str = "docker",
+    name: str = "",
+    registries: Registries | None = None,
+) -> Loaded:
     """Bring the image ``text`` into ``engine``, called ``name`` or what a release is called.
 
     Of several platforms the engine's own is taken. Docker is given only the layers
     it has not unpacked; podman compares blobs by itself and is given all.
     """
     daemon = Daemon.named(engine)
-    found = find_image(project, text, daemon.platform())
+    found = find_image(project, text, daemon.platform(), registries=registries)
     held = daemon.chain_ids() if daemon.form == "moby" else frozenset()
     state = DeviceState(chain_ids=held)
     made = Bundle(

@@ -9,6 +9,7 @@ from mlpack.api.load import Loaded, load
 from mlpack.errors import MlpackError
 from mlpack.stores.daemon import NotReady, answers
 from mlpack.stores.project import Project
+from mlpack.stores.registries import Registries
 
 INSIDE = 5001
 """The port a release listens on."""
@@ -51,6 +52,7 @@ def run(
     port: int = INSIDE,
     network: str = "",
     env: Mapping[str, str] | None = None,
+    registries: Registries | None = None,
     seconds: float = 60,
 ) -> Running:
     """Load ``text`` and start it, its port published on the loopback address.
@@ -62,7 +64,7 @@ def run(
     ready = f"http://127.0.0.1:{port}/"
     if answers(ready):
         raise PortTaken(f"something answers at {ready} already")
-    loaded = load(project, text, engine=engine)
+    loaded = load(project, text, engine=engine, registries=registries)
     daemon = loaded.daemon
     container = daemon.start(loaded.name, port=port, inside=INSIDE, network=network, env=env or {})
     try:

@@ -69,6 +69,7 @@ def make(new: str, onto: str, out: Path, engine: str, name: str, platform: str |
         engine=engine,
         name=name,
         platform=Platform.parse(platform) if platform else None,
+        registries=options.registries() if "/" in onto + new else None,
     )
     _talk(made)
     output.answer(made.to_json(), str(out))

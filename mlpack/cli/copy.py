@@ -29,7 +29,7 @@ def copy(source: str, target: str) -> None:
 
     with output.progress("copying") as advance:
         moved = copy_image(
-            options.maybe_project(), options.registries(), source, target, advance=advance
+            options.project_if_any(), options.registries(), source, target, advance=advance
         )
     output.note(output.moved(moved.copied, moved.counted))
     output.answer(moved.to_json(), moved.reference)

@@ -34,7 +34,7 @@ def diff(old: str, new: str, engine: str, platform: str | None) -> None:
     from mlpack.render.transfers import diff_blocks
 
     delta = plan(
-        options.maybe_project(),
+        options.project_if_any(),
         old,
         new,
         engine=engine,

@@ -26,7 +26,13 @@ def load(image: str, engine: str, name: str) -> None:
     """
     from mlpack.api import load as api
 
-    loaded = api.load(options.project_if_any(), image, engine=engine, name=name)
+    loaded = api.load(
+        options.project_if_any(),
+        image,
+        engine=engine,
+        name=name,
+        registries=options.registries() if "/" in image else None,
+    )
     plan = loaded.bundle
     output.note(
         f"{engine}: {len(plan.carried)} of {len(plan.image.layers)} layers given, "

@@ -52,16 +52,6 @@ def project_if_any() -> Project | None:
         return None
 
 
-def maybe_project() -> Project | None:
-    """The project here, or ``None``: images can be named without one."""
-    from mlpack.stores.project import NotAProject
-
-    try:
-        return project()
-    except NotAProject:
-        return None
-
-
 def registries() -> Registries:
     """Registries as mlpack.toml, the environment and the machine's logins say.
 
@@ -71,7 +61,7 @@ def registries() -> Registries:
     from mlpack.stores.http import Client, Limits
     from mlpack.stores.registries import Registries
 
-    here = maybe_project()
+    here = project_if_any()
     said = here.recipe.registry if here else RegistryRecipe()
     ca = Path(setting("registry_ca")) if setting("registry_ca") else None
     if ca is None and said.ca and here is not None:

@@ -42,6 +42,7 @@ def run(image: str, engine: str, port: int, network: str, env: tuple[str, ...]) 
         port=port,
         network=network,
         env={key: value for key, _, value in pairs},
+        registries=options.registries() if "/" in image else None,
     )
     output.note(f"{started.loaded.name} runs as {started.container[:12]}; end it: {started.end}")
     output.answer(started.to_json(), started.url)

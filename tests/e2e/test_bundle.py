@@ -134,3 +134,19 @@ def test_a_whole_image_goes_on_an_empty_device(
     size = bundle(releases, file, "moby", onto="none")
     assert size > 30_000_000
     assert load(docker, file).returncode == 0
+
+
+def test_a_bundle_is_made_from_a_registry_as_well(
+    releases: Project, registry: DockerRegistry, tmp_path: Path
+) -> None:
+    """The base's layers stay where they are: only documents and the new layer are read."""
+    bundle(releases, tmp_path / "here", "moby")
+    registry.bodies()
+    where = f"127.0.0.1:{registry.port}/stick"
+    done = mlpack(
+        *("bundle", f"{where}:2", "--onto", f"{where}:1", "--engine", "moby"),
+        *("--platform", "linux/amd64", "-o", str(tmp_path / "there")),
+    )
+    assert done.exit_code == 0, done.output
+    assert registry.bodies() < 20_000
+    assert (tmp_path / "there").read_bytes() == (tmp_path / "here").read_bytes()
