@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from mlpack.builders.builder import Builder, OciBuilder
 from mlpack.errors import MlpackError
@@ -24,7 +25,12 @@ from mlpack.stores.project import Project, read_text
 from mlpack.stores.releases import (
     identity,
     keep_release,
+    release_tag,
 )
+from mlpack.stores.remote_base import remember_base
+
+if TYPE_CHECKING:
+    from mlpack.api.remote_base import RemoteBase
 
 NEW_BASE = (
     "make a new base, which every device fetches once: mlpack base build; "
@@ -91,6 +97,7 @@ def build(
     *,
     platforms: Sequence[Platform] = (),
     builder: Builder | None = None,
+    base: RemoteBase | None = None,
     now: datetime,
 ) -> Release:
     """Put model ``name`` (its latest version where none is given) on the locked base.
@@ -98,18 +105,22 @@ def build(
     Raises :class:`BaseDisagrees` where requirements, source or platforms are not
     the lock's, :class:`UnsupportedModel` where the base's onnxruntime cannot load
     the model, and names nothing in the store in any of these cases. ``builder`` makes
-    the layer; this process, where none is given.
+    the layer; this process, where none is given. ``base`` is one whose layers are in a
+    registry; else the locked base is here.
     """
-    lock = project.lock()
+    lock = base.lock if base else project.lock()
     model = ModelStore(project.layout).get(name, version)
-    chosen = _platforms(project, lock, platforms)
-    _check_agreement(project, lock, chosen)
+    chosen = _platforms(project, lock, platforms or (base.platforms if base else ()))
+    if base is None or base.locked:
+        _check_agreement(project, lock, chosen)
     _check_runtime(model, chosen)
     bases = [_base_image(project, locked) for locked in chosen]
     images = (builder or OciBuilder()).build(project.layout, model, bases)
     record = identity(lock, model, images)
     with project.exclusive():
         target, index = keep_release(project.layout, model, images, record)
+        if base is not None:
+            remember_base(project.layout, release_tag(model.name, model.version), base.place)
         release = Release(
             version=model,
             target=target,

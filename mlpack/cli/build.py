@@ -10,6 +10,7 @@ from mlpack.cli import output
 from mlpack.cli.options import command, now, project, registries, setting
 
 if TYPE_CHECKING:
+    from mlpack.api.remote_base import RemoteBase
     from mlpack.builders.builder import Builder
 
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     mlpack build fan --platform linux/arm64
     mlpack build fan --builder docker       through a Docker daemon
     mlpack build fan --builder acr --acr 0000-0001/edge     through ACR Tasks
+    mlpack build fan --base registry.example.com/edge/base@sha256:…
     mlpack render $(mlpack build fan)       a command that takes what build prints
     """,
 )
@@ -44,7 +46,14 @@ if TYPE_CHECKING:
     metavar="SUBSCRIPTION/GROUP[/REGISTRY]",
     help="The registry's place in Azure. Default: MLPACK_ACR.",
 )
-def build(model: str, platforms: tuple[str, ...], builder: str, acr: str | None) -> None:
+@click.option(
+    "--base",
+    metavar="REFERENCE",
+    help="Build on the base in a registry; its layers stay there, and push mounts them.",
+)
+def build(
+    model: str, platforms: tuple[str, ...], builder: str, acr: str | None, base: str | None
+) -> None:
     """Make a release: the base and one layer with the model.
 
     Prints the release's reference with its digest, and nothing else, on stdout;
@@ -57,7 +66,10 @@ def build(model: str, platforms: tuple[str, ...], builder: str, acr: str | None)
     name, version = parse_name(model)
     wanted = [Platform.parse(text) for text in platforms]
     made_by = _builder(builder, acr or setting("acr"))
-    release = api.build(project(), name, version, platforms=wanted, builder=made_by, now=now())
+    below = _base(base, builder) if base else None
+    release = api.build(
+        project(), name, version, platforms=wanted, builder=made_by, base=below, now=now()
+    )
     cost = release.transfer
     output.note(
         f"{release.version.name}:{release.version.version} on base {release.base.digest.short}: "
@@ -70,6 +82,19 @@ def build(model: str, platforms: tuple[str, ...], builder: str, acr: str | None)
         f"handshakes {output.size(cost.handshakes)}"
     )
     output.answer(release.to_json(), release.reference)
+
+
+def _base(reference: str, builder: str) -> RemoteBase:
+    from mlpack.api.remote_base import adopt
+    from mlpack.errors import UsageError
+    from mlpack.oci.reference import Reference
+
+    if builder != "oci":
+        raise UsageError(
+            f"--builder {builder} needs the base's layers here",
+            hint="leave out --base, or --builder",
+        )
+    return adopt(project(), registries(), Reference.parse(reference))
 
 
 def _builder(name: str, place: str) -> Builder:

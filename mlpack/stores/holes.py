@@ -9,7 +9,7 @@ from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Descriptor
 from mlpack.oci.document import parse
 from mlpack.stores.base import read, read_index
-from mlpack.stores.layout import REF_NAME, LayoutStore
+from mlpack.stores.layout import REF_NAME, LayoutStore, base_layers
 
 
 def holes(layout: LayoutStore) -> tuple[str, ...]:
@@ -22,7 +22,9 @@ def holes(layout: LayoutStore) -> tuple[str, ...]:
     for entry in layout.entries():
         name = entry.annotations.get(REF_NAME, entry.digest.short)
         try:
-            lacking = [each for each in blobs(layout, entry) if not layout.exists(each)]
+            elsewhere = base_layers(layout, entry)
+            below = (each for each in blobs(layout, entry) if each.digest not in elsewhere)
+            lacking = [each for each in below if not layout.exists(each)]
             found += [f"{name}: {each.digest} is missing or cut short" for each in lacking]
         except MlpackError as error:
             found.append(f"{name}: {error}")

@@ -12,6 +12,7 @@ from typing import BinaryIO
 from mlpack.errors import MlpackError
 from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Descriptor
+from mlpack.oci.digest import Digest
 from mlpack.oci.document import MAX_DOCUMENT_BYTES, InvalidContent, canonical, parse
 from mlpack.oci.image import Image
 from mlpack.oci.validate import problems
@@ -19,6 +20,7 @@ from mlpack.stores.base import (
     Corrupt,
     NotFound,
     absent,
+    images,
     read,
     read_image,
     read_index,
@@ -27,6 +29,10 @@ from mlpack.stores.base import (
 from mlpack.stores.files import atomic, locked, staged
 
 REF_NAME = "org.opencontainers.image.ref.name"
+BASE_NAME = "org.opencontainers.image.base.name"
+"""Where the base of a release is, if its layers are in a registry and not here; kept in
+``index.json``, which no device fetches."""
+
 _VERSION = b'{"imageLayoutVersion":"1.0.0"}'
 
 
@@ -164,28 +170,42 @@ class _Staged:
 def validate(layout: LayoutStore) -> tuple[str, ...]:
     """Read every blob that ``index.json`` leads to, verified; return what is wrong.
 
-    A blob that nothing names is no fault: an interrupted command may leave one.
+    A blob that nothing names is no fault: an interrupted command may leave one. Nor is
+    a layer of a base that is in a registry.
     """
     found: list[str] = []
     for entry in layout.entries():
         name = entry.annotations.get(REF_NAME, entry.digest.short)
         try:
-            for image in _check_tree(layout, entry):
+            elsewhere = base_layers(layout, entry)
+            for image in _check_tree(layout, entry, elsewhere):
                 found += [f"{name}: {problem}" for problem in problems(image)]
         except MlpackError as error:
             found.append(f"{name}: {error}")
     return tuple(found)
 
 
-def _check_tree(layout: LayoutStore, entry: Descriptor) -> Iterator[Image]:
+def base_layers(layout: LayoutStore, entry: Descriptor) -> frozenset[Digest]:
+    """The layers below a release that stayed with its base in a registry."""
+    if BASE_NAME not in entry.annotations:
+        return frozenset()
+    below = (layer for image in images(layout, entry) for layer in image.layers[:-1])
+    return frozenset(each.digest for each in below if not layout.exists(each.descriptor))
+
+
+def _check_tree(
+    layout: LayoutStore, entry: Descriptor, elsewhere: frozenset[Digest]
+) -> Iterator[Image]:
     """Verify all blobs below ``entry`` and yield the images among them."""
     if entry.media_type in media.INDEXES:
         for child in read_index(layout, entry).manifests:
-            yield from _check_tree(layout, child)
+            yield from _check_tree(layout, child, elsewhere)
         return
     manifest = parse(read(layout, entry), "manifest")
     children = [manifest.need("config"), *manifest.need("layers").elements()]
     for child in (Descriptor.from_json(each) for each in children):
+        if child.digest in elsewhere:
+            continue
         with layout.open(child) as content:
             for _ in verified(content, child):
                 pass

@@ -6,10 +6,7 @@ from dataclasses import replace
 
 from mlpack.oci.descriptor import Descriptor
 from mlpack.oci.reference import Reference
-from mlpack.stores.layout import LayoutStore
-
-BASE_NAME = "org.opencontainers.image.base.name"
-"""Where a release's base is; kept in the layout's index, which no device fetches."""
+from mlpack.stores.layout import BASE_NAME, LayoutStore
 
 
 def remember_base(layout: LayoutStore, tag: str, place: Reference) -> None:

@@ -13,6 +13,7 @@ from click.testing import Result
 
 from mlpack.oci import descriptor as media
 from mlpack.stores.base import read_image, read_index
+from mlpack.stores.holes import holes
 from mlpack.stores.layout import LayoutStore, validate
 from mlpack.stores.project import Project
 from tests.stores.faulty import Fault, Faulty, faulty
@@ -242,3 +243,99 @@ def test_what_cannot_be_done_is_said(
 ) -> None:
     done = failing(project, *(each.replace("HOST", registry.host) for each in command))
     assert message in done.stderr
+
+
+@pytest.fixture
+def runner(project: Project, tmp_path: Path) -> Project:
+    """What a CI runner checks out: settings and lock, a model, and no base."""
+    made = make_project(tmp_path / "runner", base=False)
+    (made.root / "mlpack.lock").write_bytes((project.root / "mlpack.lock").read_bytes())
+    model = tiny_onnx(tmp_path / "3.onnx", bias=3)
+    assert run("-C", str(made.root), "register", str(model), "--name", "fan").exit_code == 0
+    return made
+
+
+def base_layers(project: Project) -> set[str]:
+    lock = project.lock()
+    return {each.layer.digest.hex for on in lock.base.platforms for each in on.layers}
+
+
+def test_a_runner_without_a_base_publishes_a_release(
+    project: Project, runner: Project, proxy: Faulty
+) -> None:
+    first, to = place(proxy), place(proxy)
+    base = mlpack(project, "push", "base", "--to", first)["reference"]
+    proxy.seen.clear()
+    proxy.moved = 0
+    built = mlpack(runner, "build", "fan", "--base", str(base))
+    pushed = mlpack(runner, "push", "fan", "--to", to)
+    assert proxy.moved < 40_000
+    assert pushed["digest"] == built["digest"]
+    assert built["base"] == str(project.lock().base.index.digest)
+    mounted = pushed["mounted"]
+    assert isinstance(mounted, list)
+    assert {each.removeprefix("sha256:") for each in mounted} == base_layers(project)
+    here = {path.name for path in (runner.layout.root / "blobs" / "sha256").iterdir()}
+    assert not here & base_layers(project), "no layer of the base came here"
+    whole = make_project(runner.root.parent / "whole", base=False)
+    mlpack(whole, "pull", f"{to}:1")
+    assert validate(whole.layout) == ()
+
+
+def test_a_release_is_the_same_wherever_its_base_is(
+    project: Project, runner: Project, registry: Registry
+) -> None:
+    base = mlpack(project, "push", "base", "--to", place(registry))["reference"]
+    model = runner.root.parent / "3.onnx"
+    assert run("-C", str(project.root), "register", str(model), "--name", "fan").exit_code == 0
+    built = mlpack(runner, "build", "fan", "--base", str(base))
+    here = mlpack(project, "build", "fan:3")
+    assert here["layer"] != built["layer"], "it is version 3 here and 1 there"
+    assert here["base"] == built["base"]
+
+
+def test_pushing_to_another_registry_brings_the_base_along(
+    project: Project, runner: Project, registry: Registry, tmp_path: Path
+) -> None:
+    base = mlpack(project, "push", "base", "--to", place(registry))["reference"]
+    mlpack(runner, "build", "fan", "--base", str(base))
+    with running(tmp_path / "second") as second:
+        to = place(second)
+        mlpack(runner, "push", "fan", "--to", to)
+        whole = make_project(tmp_path / "whole", base=False)
+        mlpack(whole, "pull", f"{to}:1")
+        assert validate(whole.layout) == ()
+
+
+def test_a_base_that_is_not_the_locked_one_is_refused(
+    project: Project, runner: Project, registry: Registry
+) -> None:
+    other = mlpack(project, "push", "fan:1", "--to", place(registry))["reference"]
+    done = failing(runner, "build", "fan", "--base", str(other))
+    assert "is not the base in mlpack.lock" in done.stderr
+    assert "hint: publish the locked base" in done.stderr
+
+
+def test_any_image_is_a_base_where_nothing_is_locked(
+    project: Project, runner: Project, registry: Registry
+) -> None:
+    (runner.root / "mlpack.lock").unlink()
+    base = mlpack(project, "push", "base", "--to", place(registry))["reference"]
+    built = mlpack(runner, "build", "fan", "--base", str(base))
+    assert built["base"] == str(project.lock().base.index.digest)
+    assert len(built["platforms"]) == 2  # type: ignore[arg-type]
+    assert not (runner.root / "mlpack.lock").exists()
+
+
+def test_doctor_knows_that_the_base_is_elsewhere(
+    project: Project, runner: Project, registry: Registry
+) -> None:
+    base = mlpack(project, "push", "base", "--to", place(registry))["reference"]
+    mlpack(runner, "build", "fan", "--base", str(base))
+    assert holes(runner.layout) == ()
+    assert validate(runner.layout) == ()
+    model = read_index(runner.layout, runner.layout.resolve("fan-1")).manifests[0]
+    layer = read_image(runner.layout, model).layers[-1]
+    runner.layout.path(layer.descriptor).unlink()
+    assert holes(runner.layout)
+    assert validate(runner.layout)

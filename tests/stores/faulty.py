@@ -7,6 +7,7 @@ requests it matches, as often as it says. What it was asked is kept in ``seen``.
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import re
 import socket
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import BinaryIO
 from urllib.parse import parse_qs, urlsplit
 
 PIECE = 64 * 1024
@@ -76,6 +78,8 @@ class Faulty(ThreadingHTTPServer):
         self.lock = threading.Lock()
         self.ignore_range = False
         self.page_size = 0
+        self.moved = 0
+        """Bytes in both directions, headers and all, as they pass between client and proxy."""
 
     @property
     def host(self) -> str:
@@ -88,9 +92,48 @@ class Faulty(ThreadingHTTPServer):
         """A client that hangs up is part of the play."""
 
 
+class _Counting(io.RawIOBase):
+    """A stream that counts what passes."""
+
+    def __init__(self, stream: BinaryIO, server: Faulty) -> None:
+        self._stream = stream
+        self._server = server
+
+    def _add(self, count: int) -> None:
+        with self._server.lock:
+            self._server.moved += count
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(size)
+        self._add(len(data))
+        return data
+
+    def readline(self, size: int | None = -1) -> bytes:
+        data = self._stream.readline(-1 if size is None else size)
+        self._add(len(data))
+        return data
+
+    def write(self, data: bytes) -> int:  # type: ignore[override]
+        self._add(len(data))
+        return self._stream.write(data)
+
+    def flush(self) -> None:
+        if not self._stream.closed:
+            self._stream.flush()
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: Faulty
+
+    def setup(self) -> None:
+        super().setup()
+        self.rfile = _Counting(self.rfile, self.server)  # type: ignore[assignment, arg-type]
+        self.wfile = _Counting(self.wfile, self.server)  # type: ignore[assignment, arg-type]
 
     def log_message(self, format: str, *args: object) -> None: ...
 

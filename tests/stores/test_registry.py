@@ -320,7 +320,7 @@ def test_an_authority_that_cannot_be_read(tmp_path: Path, text: str | None) -> N
     if text is not None:
         ca.write_text(text)
     request = Request(method="GET", url="https://127.0.0.1/v2/")
-    with pytest.raises(Untrusted, match="ca.pem holds no certificate"):
+    with pytest.raises(Untrusted, match=r"ca\.pem holds no certificate"):
         Client(Limits(ca=ca)).send(request)
 
 
