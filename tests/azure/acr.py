@@ -58,6 +58,7 @@ class Double:
     ended: bool = False
     url: str = ""
     digest: str = ""
+    cancelled: bool = False
 
     @property
     def registry(self) -> str:
@@ -107,6 +108,9 @@ class Double:
                 return self._schedule(json.loads(body))
             case "POST", "/runs/ca1/listLogSasUrl":
                 return _json(200, {"logLink": self._signed(LOG)})
+            case "POST", "/runs/ca1/cancel":
+                self.cancelled = True
+                return 200, {}, b""
             case "GET", "/runs/ca1":
                 return self._run()
         return _json(404, {"error": {"code": "NotFound", "message": path}})

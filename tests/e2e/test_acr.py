@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from mlpack.builders.acr import AcrBuilder, account
+from mlpack.stores.base import read_image
+from mlpack.stores.models import ModelStore
 from mlpack.stores.project import Project
+from mlpack.stores.registries import Registries
 from tests.azure import acr
 from tests.e2e.engines import Docker, run
 from tests.e2e.test_builders import SCRIPT, build, built, sizes
@@ -88,6 +92,23 @@ def test_a_run_that_fails_is_said_in_its_own_words(project: Project, azure: acr.
     assert done.exit_code == 1
     assert "ACR run ca1 ended as Failed: failed to pull the base" in done.stderr
     assert "fan-1" not in project.layout.tags()
+
+
+def test_an_interrupted_build_ends_the_run(project: Project, azure: acr.Double) -> None:
+    def interrupt(_: str) -> None:
+        raise KeyboardInterrupt
+
+    repository = project.recipe.repository
+    assert repository is not None
+    [base, *_] = project.lock().base.platforms
+    with Registries() as registries:
+        where = account(azure.registry, repository, azure.url)
+        builder = AcrBuilder(where, repository, registries.store, interrupt, pause=0.05)
+        model = ModelStore(project.layout).get("fan", "1")
+        with pytest.raises(KeyboardInterrupt):
+            builder.build(project.layout, model, [read_image(project.layout, base.manifest)])
+    assert azure.cancelled
+    assert azure.faults == []
 
 
 def test_azure_saying_no_is_passed_on_without_secrets(
