@@ -4,25 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
+from mlpack.api.copy import open_target
 from mlpack.api.diff import find_move
 from mlpack.errors import MlpackError, UsageError
 from mlpack.model.recipe import DeviceRecipe
-from mlpack.oci.descriptor import Platform
+from mlpack.oci.descriptor import Descriptor, Platform
 from mlpack.oci.difference import Difference, difference
 from mlpack.oci.image import Image, Layer
 from mlpack.oci.layer import write_arranged
 from mlpack.plan.engines import engine as known_engine
 from mlpack.plan.graft import Choice, choose, grafted
 from mlpack.plan.transfer import Link
-from mlpack.stores.base import put_image
+from mlpack.stores.base import Store, put_image
+from mlpack.stores.copy import FirstOf, MountFrom, copy
 from mlpack.stores.layout import LayoutStore
 from mlpack.stores.project import Project
 from mlpack.stores.references import Found
+from mlpack.stores.registries import Registries
+from mlpack.stores.registry import RegistryStore
 from mlpack.stores.trees import Pile, copy_contents, read_tree
 
 Advance = Callable[[int], None]
@@ -91,55 +95,96 @@ def graft(
     *,
     engine: str = "",
     platform: Platform | None = None,
+    registries: Registries | None = None,
     advance: Advance = lambda _: None,
 ) -> Graft:
-    """Publish at ``out`` (``oci:PATH:TAG``) what brings a device on ``old`` to ``new`` cheapest.
+    """Publish at ``out`` what brings a device on ``old`` to ``new`` cheapest.
 
     That is ``old`` with one layer and ``new``'s settings, or ``new`` itself. The tree is
-    read back from what was written, and nothing is named unless it is ``new``'s. Raises
-    :class:`NotLinux`, :class:`Ungraftable`, and what finding and reading images raises.
+    read back from what was written, and nothing is sent or named unless it is ``new``'s.
+    ``out`` is ``oci:PATH:TAG`` or in a registry. Raises :class:`NotLinux`,
+    :class:`Ungraftable`, and what finding and reading images raises.
     """
-    layout, tag = _target(out)
+    reach = registries or Registries()
+    target, tag = open_target(out, reach)
     device = project.recipe.device if project else DeviceRecipe()
-    chosen = known_engine(engine or device.engine)
-    move = find_move(project, old, new, platform=platform)
+    rule = known_engine(engine or device.engine)
+    move = find_move(project, old, new, platform=platform, registries=reach)
     if move.old is None:
         raise UsageError("a graft needs an image to stand on", hint="give OLD, not none")
     if move.new.image.platform.os != "linux":
         raise NotLinux(f"{new} is for {move.new.image.platform}")
-    before, after = _read(move.old, move.new, advance)
-    found = difference(before.tree, after.tree)
-    layer = _write(layout, found, after) if found.entries else None
-    choice = choose(
-        move.old.image,
-        move.new.image,
-        grafted(move.old.image, move.new.image, layer),
-        chosen,
-        Link.of(device),
-    )
-    if choice.strategy == "graft":
-        _check(layout, layer, before, after)
-    _keep(layout, choice.image, (move.old, move.new))
-    layout.tag(put_image(layout, choice.image), tag)
+    with TemporaryDirectory(prefix="mlpack-graft-") as name:
+        work = LayoutStore(Path(name) / "oci")
+        pair = (_near(move.old, work), _near(move.new, work))
+        made = _make(work, pair, advance)
+        choice = choose(move.old.image, move.new.image, made.image, rule, Link.of(device))
+        if choice.strategy == "graft":
+            made.check(work)
+        put_image(work, choice.image)
+        source = FirstOf(work, *(each.store for each in pair))
+        root = choice.image.descriptor
+        copy(source, target, root, mount=_mount(move.old, target))
+        if tag:
+            target.tag(root, tag)
     return Graft(
-        reference=out,
+        reference=_reference(target, out, root),
         old=move.old.image,
         new=move.new.image,
         choice=choice,
-        layer=layer,
-        difference=found,
+        layer=made.layer,
+        difference=made.difference,
     )
 
 
-def _target(out: str) -> tuple[LayoutStore, str]:
-    kind, _, rest = out.partition(":")
-    path, _, tag = rest.rpartition(":")
-    if kind != "oci" or not path or not tag or "/" in tag:
-        raise UsageError(
-            f"{out!r} is no place for a graft",
-            hint="write it as oci:DIR:TAG; copy it from there: skopeo copy oci:DIR:TAG docker://…",
-        )
-    return LayoutStore(Path(path)), tag
+@dataclass(frozen=True, kw_only=True)
+class _Made:
+    """A graft as written, and the two trees it is between."""
+
+    image: Image
+    layer: Layer | None
+    difference: Difference
+    before: Pile
+    after: Pile
+
+    def check(self, work: LayoutStore) -> None:
+        """Read the layer as it lies there now, on the old tree: it must give the new one."""
+        added = [self.layer] if self.layer else []
+        result, wanted = read_tree(work, added, self.before).tree, self.after.tree
+        if result != wanted:
+            paths = {*result, *wanted}
+            wrong = sorted(path for path in paths if result.get(path) != wanted.get(path))
+            raise Ungraftable(f"the graft would differ from NEW in {', '.join(wrong[:5])}")
+
+
+def _near(found: Found, work: LayoutStore) -> Found:
+    """``found``, brought here where it is in a registry: its layers are read more than once."""
+    if not isinstance(found.store, RegistryStore):
+        return found
+    copy(found.store, work, found.image.descriptor)
+    return replace(found, store=work)
+
+
+def _reference(target: Store, out: str, root: Descriptor) -> str:
+    return str(target.place.pinned(root.digest)) if isinstance(target, RegistryStore) else out
+
+
+def _mount(old: Found, target: Store) -> MountFrom | None:
+    """Where the registry has OLD's layers already, in another repository."""
+    if not isinstance(target, RegistryStore) or not isinstance(old.store, RegistryStore):
+        return None
+    ours, theirs = old.store.place, target.place
+    if ours.registry != theirs.registry or ours.repository == theirs.repository:
+        return None
+    return MountFrom(ours.repository, frozenset(each.digest for each in old.image.layers))
+
+
+def _make(work: LayoutStore, pair: tuple[Found, Found], advance: Advance) -> _Made:
+    before, after = _read(*pair, advance)
+    found = difference(before.tree, after.tree)
+    layer = _write(work, found, after) if found.entries else None
+    image = grafted(pair[0].image, pair[1].image, layer)
+    return _Made(image=image, layer=layer, difference=found, before=before, after=after)
 
 
 def _read(old: Found, new: Found, advance: Advance) -> tuple[Pile, Pile]:
@@ -161,7 +206,7 @@ def _pile(found: Found, layers: Sequence[Layer], on: Pile | None, advance: Advan
     return pile
 
 
-def _write(layout: LayoutStore, found: Difference, after: Pile) -> Layer:
+def _write(work: LayoutStore, found: Difference, after: Pile) -> Layer:
     """Write the layer; contents wait in a folder, since layers can be read forward only."""
     with TemporaryDirectory(prefix="mlpack-graft-") as name:
         folder = Path(name)
@@ -175,25 +220,7 @@ def _write(layout: LayoutStore, found: Difference, after: Pile) -> Layer:
             with (folder / content.hex).open("rb") as opened:
                 yield opened
 
-        with layout.stage() as out:
+        with work.stage() as out:
             layer = write_arranged(found.entries, open_file, out)
             out.commit(layer.descriptor)
     return layer
-
-
-def _check(layout: LayoutStore, layer: Layer | None, before: Pile, after: Pile) -> None:
-    """Read the layer as it lies there now, on the old tree: it must give the new one."""
-    result = read_tree(layout, [layer] if layer else [], before).tree
-    if result != after.tree:
-        paths = {*result, *after.tree}
-        wrong = sorted(path for path in paths if result.get(path) != after.tree.get(path))
-        raise Ungraftable(f"the graft would differ from NEW in {', '.join(wrong[:5])}")
-
-
-def _keep(layout: LayoutStore, image: Image, sources: Sequence[Found]) -> None:
-    """Copy the layers of ``image`` that are not in ``layout`` from where they are."""
-    held = {layer.digest: found.store for found in sources for layer in found.image.layers}
-    for layer in image.layers:
-        if not layout.exists(layer.descriptor):
-            with held[layer.digest].open(layer.descriptor) as content:
-                layout.put(layer.descriptor, content)

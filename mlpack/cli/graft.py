@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     examples="""
     mlpack graft docker-archive:v1.tar docker-archive:v2.tar -o oci:images:v2
     mlpack graft oci:images:v1 oci:built:latest -o oci:images:v2 --engine containerd
+    mlpack graft registry.example.com/fan:1 oci:built:latest -o registry.example.com/fan:2
     mlpack diff oci:images:v1 oci:images:v2          what a device fetches now
     """,
 )
 @click.argument("old", metavar="OLD")
 @click.argument("new", metavar="NEW")
 @click.option(
-    "-o", "out", required=True, metavar="oci:DIR:TAG", help="Where the image goes; made if new."
+    "-o", "out", required=True, metavar="REF", help="Where it goes: oci:DIR:TAG, or a registry."
 )
 @click.option("--engine", default="", metavar="NAME", help="moby, containerd or podman.")
 @click.option("--platform", metavar="OS/ARCH", help="Which image of several to take.")
@@ -47,6 +48,7 @@ def graft(old: str, new: str, out: str, engine: str, platform: str | None) -> No
             out,
             engine=engine,
             platform=Platform.parse(platform) if platform else None,
+            registries=options.registries(),
             advance=advance,
         )
     _talk(made)

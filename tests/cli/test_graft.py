@@ -8,7 +8,7 @@ import json
 import random
 import subprocess
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from mlpack.stores.base import put_image
 from mlpack.stores.layout import LayoutStore, validate
 from mlpack.stores.references import find_image
 from mlpack.stores.trees import read_tree
+from tests.stores.registry import Registry, running
 from tests.support import AMD64, require, run
 
 Files = Mapping[str, bytes | None]
@@ -161,6 +162,12 @@ CASES: dict[str, tuple[list[tuple[Files, int]], list[str] | None, int]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    with running(tmp_path_factory.mktemp("registry") / "plain") as started:
+        yield started
+
+
 @pytest.fixture
 def images(tmp_path: Path) -> LayoutStore:
     """A layout with ``v1``: system, model, dependencies, as the usual build stacks them."""
@@ -287,13 +294,32 @@ def test_what_docker_saved_can_be_grafted(images: LayoutStore, tmp_path: Path) -
     assert tree(f"oci:{tmp_path}/out:g") == tree(f"oci:{images.root}:v2")
 
 
+def test_registries_on_both_ends(images: LayoutStore, registry: Registry, tmp_path: Path) -> None:
+    add(images, "v2", *CASES["a package upgraded"][0])
+    root = images.root
+    host = registry.host
+    for name in ("v1", "v2"):
+        done = run("copy", f"oci:{root}:{name}", f"{host}/built/fan:{name}")
+        assert done.exit_code == 0, done.stderr
+    there = [f"{host}/built/fan:v1", f"{host}/built/fan:v2"]
+    for out in (f"{host}/built/fan:g", f"{host}/other/fan:g"):
+        done = run("--json", "graft", *there, "-o", out)
+        assert done.exit_code == 0, done.stderr
+        said = json.loads(done.stdout)
+        assert said["reference"] == f"{out.removesuffix(':g')}@{said['digest']}"
+        moved = run("copy", out, f"oci:{tmp_path}/back:{out.split('/')[1]}")
+        assert moved.exit_code == 0, moved.stderr
+        assert tree(f"oci:{tmp_path}/back:{out.split('/')[1]}") == tree(f"oci:{root}:v2")
+    assert said["digest"] == grafted(images)["digest"], "the same from a layout"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "out", "said"),
     [
         ("none", "v2", "oci:{}-out:g", "needs an image to stand on"),
         ("v1", "windows", "oci:{}-out:g", "windows"),
-        ("v1", "v2", "oci:{}-out", "no place for a graft"),
-        ("v1", "v2", "registry.example.com/fan:2", "no place for a graft"),
+        ("v1", "v2", "oci::g", "names no image layout"),
+        ("v1", "v2", "docker-archive:{}-out", "is no place"),
         ("v1", "evil", "oci:{}-out:g", "leads out of the image"),
         ("v1", "arm", "oci:{}-out:g", "arm64"),
     ],
