@@ -8,7 +8,7 @@ demo:
 	@examples/fan/demo.sh demo
 
 test:
-	@scripts/system-packages mmdebstrap ca-certificates docker.io containerd runc podman skopeo umoci tar
+	@scripts/system-packages mmdebstrap ca-certificates docker.io containerd runc podman skopeo umoci tar docker-registry openssl
 	@scripts/venv dev
 	$(PYTHON) -m pytest
 
@@ -28,7 +28,7 @@ docs:
 	$(PYTHON) scripts/reference.py docs/reference.md
 
 bench:
-	@scripts/system-packages mmdebstrap ca-certificates docker.io containerd runc buildah umoci skopeo
+	@scripts/system-packages mmdebstrap ca-certificates docker.io containerd runc podman buildah umoci skopeo docker-registry openssl
 	@scripts/venv dev
 	$(PYTHON) -m benchmarks
 

@@ -66,6 +66,19 @@ class DeviceState:
             seen=frozenset(layer.digest for layer in [*layers, *gone]),
         )
 
+    @classmethod
+    def loaded(cls, *images: Image) -> DeviceState:
+        """A device that got ``images`` from a ``docker save`` file.
+
+        It has their content, unpacked, and no registry's name for any of it: the next
+        pull fetches every layer. Measured on all three engines.
+        """
+        return cls(
+            configs=frozenset(image.config_descriptor.digest for image in images),
+            diff_ids=frozenset(layer.diff_id for image in images for layer in image.layers),
+            chain_ids=frozenset(chain for image in images for chain in image.chain_ids),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class LayerStep:
@@ -149,9 +162,10 @@ def podman(image: Image, state: DeviceState) -> tuple[LayerStep, ...]:
     """Fetch each blob that is not held; one pulled before under this digest is recognised.
 
     The blob-info cache remembers which diff id a digest had, so a recompressed
-    layer that was pulled once is not pulled again while its content is held.
+    layer that was pulled once is not pulled again while its content is held. Layers are
+    fetched side by side, and one that is listed twice is fetched twice.
     """
-    return _once([_podman_step(layer, state) for layer in image.layers])
+    return tuple(_podman_step(layer, state) for layer in image.layers)
 
 
 def _podman_step(layer: Layer, state: DeviceState) -> LayerStep:
@@ -164,12 +178,16 @@ def _podman_step(layer: Layer, state: DeviceState) -> LayerStep:
 
 def _new_content(layer: Layer, state: DeviceState) -> str:
     if layer.diff_id in state.diff_ids:
-        return "its content is held, but under another digest"
+        return (
+            "its content is held, but under another digest"
+            if state.seen
+            else "its content is held, but was loaded and not pulled: its digest is not known"
+        )
     return "not on the device"
 
 
 def _once(steps: Iterable[LayerStep]) -> tuple[LayerStep, ...]:
-    """A blob listed twice is sent once: all three engines key downloads by digest."""
+    """A blob listed twice is sent once: moby and containerd key downloads by digest."""
     fetched: set[Digest] = set()
     result = []
     for step in steps:

@@ -21,7 +21,10 @@ START_SECONDS = 60
 class Engine(Protocol):
     """Loads images from an OCI layout and runs containers on the host's network."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        ...
 
     def load(self, source: str, name: str) -> None:
         """Bring ``oci:PATH:TAG`` into the engine, called ``name``."""
@@ -41,6 +44,14 @@ class Engine(Protocol):
 
     def pull(self, reference: str, *, ca: Path | None = None, login: str = "") -> None:
         """Pull over plain HTTP, or over TLS where ``ca`` signed the registry's certificate."""
+        ...
+
+    def take(self, archive: Path) -> None:
+        """Load a docker-archive."""
+        ...
+
+    def remove(self, reference: str) -> None:
+        """Remove a pulled image and what only it needs."""
         ...
 
 
@@ -111,7 +122,7 @@ class Docker:
         archive = self.folder / "image.tar"
         archive.unlink(missing_ok=True)
         run("skopeo", "copy", "-q", source, f"docker-archive:{archive}:{name}")
-        run(*self.command("load", "-q", "-i", str(archive)))
+        self.take(archive)
 
     def pull(self, reference: str, *, ca: Path | None = None, login: str = "") -> None:
         """Pull; Docker takes any certificate, or none, from the loopback address.
@@ -125,6 +136,14 @@ class Docker:
             words = ["login", "-u", user, "--password-stdin", host]
             run(*self.command(*words, config=config), given=password)
         run(*self.command("pull", "-q", reference, config=config))
+
+    def take(self, archive: Path) -> None:
+        """``docker load``."""
+        run(*self.command("load", "-q", "-i", str(archive)))
+
+    def remove(self, reference: str) -> None:
+        """``docker rmi``."""
+        run(*self.command("rmi", reference))
 
     def start(self, name: str, environment: Sequence[str] = ()) -> str:
         """Run a container as IoT Edge would, but read-only and with no capability."""
@@ -196,6 +215,14 @@ class Podman:
         user = ["--creds", login] if login else []
         run(*self.command("pull", "-q", *trust, *user, reference))
 
+    def take(self, archive: Path) -> None:
+        """``podman load``."""
+        run(*self.command("load", "-q", "-i", str(archive)))
+
+    def remove(self, reference: str) -> None:
+        """``podman rmi``."""
+        run(*self.command("rmi", reference))
+
     def start(self, name: str, environment: Sequence[str] = ()) -> str:
         """Run a container with limits podman can set without more privileges."""
         env = [part for each in environment for part in ("-e", each)]
@@ -253,7 +280,7 @@ class Containerd:
         archive = self.folder / "image.tar"
         archive.unlink(missing_ok=True)
         run("skopeo", "copy", "-q", source, f"oci-archive:{archive}:{name}")
-        run(*self.command("images", "import", str(archive)))
+        self.take(archive)
 
     def pull(self, reference: str, *, ca: Path | None = None, login: str = "") -> None:
         """Pull and unpack; the registry's certificate is verified where ``ca`` is given."""
@@ -269,6 +296,14 @@ class Containerd:
         lines = [f'server = "https://{host}"', f'[host."https://{host}"]', f'ca = "{ca}"']
         settings.write_text("\n".join([*lines, 'capabilities = ["pull", "resolve"]', ""]))
         return settings.parents[1]
+
+    def take(self, archive: Path) -> None:
+        """``ctr images import``."""
+        run(*self.command("images", "import", str(archive)))
+
+    def remove(self, reference: str) -> None:
+        """Remove it and collect what nothing needs any more."""
+        run(*self.command("images", "rm", "--sync", reference))
 
     def start(self, name: str, environment: Sequence[str] = ()) -> str:
         """Run a container on the host's network."""

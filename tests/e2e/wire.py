@@ -39,10 +39,14 @@ class Count:
 
 
 class CountingProxy:
-    """Relays TCP to ``target`` on the loopback address, and counts."""
+    """Relays TCP to ``target`` on the loopback address, and counts.
 
-    def __init__(self, target: int) -> None:
+    ``delay`` seconds pass before either side hears what the other said, as on any link.
+    """
+
+    def __init__(self, target: int, delay: float) -> None:
         self._target = target
+        self._delay = delay
         self._lock = threading.Lock()
         self._sent = self._received = self._connections = self._open = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -50,9 +54,9 @@ class CountingProxy:
 
     @classmethod
     @contextmanager
-    def started(cls, target: int) -> Iterator[CountingProxy]:
+    def started(cls, target: int, *, delay: float = 0) -> Iterator[CountingProxy]:
         """Relay until the block ends."""
-        proxy = cls(target)
+        proxy = cls(target, delay)
         threading.Thread(target=proxy._accept, daemon=True).start()
         try:
             yield proxy
@@ -102,6 +106,7 @@ class CountingProxy:
                         self._sent += len(data)
                     else:
                         self._received += len(data)
+                time.sleep(self._delay)
                 sink.sendall(data)
         with suppress(OSError):
             sink.shutdown(socket.SHUT_WR)
