@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 from mlpack.errors import MlpackError
 from mlpack.model.recipe import DeviceRecipe
 from mlpack.oci.descriptor import Platform
+from mlpack.oci.reference import Reference
 from mlpack.plan.delta import Delta, delta
 from mlpack.plan.engines import DeviceState
 from mlpack.plan.transfer import Link, Pull
+from mlpack.stores.archive import ArchiveStore
 from mlpack.stores.project import Project
-from mlpack.stores.references import Found, find_image
+from mlpack.stores.references import Found, find_image, in_registry
 
 if TYPE_CHECKING:
     from mlpack.stores.registries import Registries
@@ -44,6 +46,7 @@ def diff(
     engine: str = "",
     platform: Platform | None = None,
     registries: Registries | None = None,
+    loaded: bool = False,
 ) -> Delta:
     """Plan the pull of ``new`` on a device that holds ``old`` (or ``none``).
 
@@ -52,7 +55,7 @@ def diff(
     finding an image raises.
     """
     device = project.recipe.device if project else DeviceRecipe()
-    move = find_move(project, old, new, platform=platform, registries=registries)
+    move = find_move(project, old, new, platform=platform, registries=registries, loaded=loaded)
     return delta(engine or device.engine, old, new, move.pull)
 
 
@@ -63,22 +66,32 @@ def find_move(
     *,
     platform: Platform | None = None,
     registries: Registries | None = None,
+    loaded: bool = False,
 ) -> Move:
-    """Find both images, of one platform: the one asked for, or the first of ``new``."""
+    """Find both images, of one platform: the one asked for, or the first of ``new``.
+
+    ``loaded`` where the device got ``old`` from a file, and no registry's digests with it.
+    """
     device = project.recipe.device if project else DeviceRecipe()
     target = find_image(project, new, platform, registries=registries)
     held = None
     if old != NONE:
         held = find_image(project, old, target.image.platform, registries=registries)
         _check_platform(held, target)
-    state = DeviceState()
-    if held is not None:
-        named = [held.index] if held.index else []
-        state = DeviceState.holding(held.image, indexes=named)
-    repository = project.recipe.repository if project else None
-    link = Link.of(device, repository)
+    named = Reference.parse(new) if in_registry(new) else None
+    link = Link.of(device, named or (project.recipe.repository if project else None))
+    state = _state(held, loaded)
     pull = Pull(image=target.image, index=target.index, state=state, link=link)
     return Move(old=held, new=target, pull=pull)
+
+
+def _state(held: Found | None, loaded: bool) -> DeviceState:
+    """What the device has; a ``docker save`` file can only have been loaded."""
+    if held is None:
+        return DeviceState()
+    if loaded or isinstance(held.store, ArchiveStore):
+        return DeviceState.loaded(held.image)
+    return DeviceState.holding(held.image, indexes=[held.index] if held.index else [])
 
 
 def _check_platform(old: Found, new: Found) -> None:

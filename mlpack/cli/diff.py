@@ -12,6 +12,7 @@ from mlpack.cli import options, output
     examples="""
     mlpack diff fan:1 fan:2
     mlpack diff none fan:2 --engine containerd
+    mlpack diff fan:1 fan:2 --loaded
     mlpack diff docker-archive:old.tar oci:images:new --platform linux/arm64
     mlpack diff registry.example.com/edge/fan:1 registry.example.com/edge/fan:2
     """,
@@ -20,7 +21,8 @@ from mlpack.cli import options, output
 @click.argument("new", metavar="NEW")
 @click.option("--engine", default="", metavar="NAME", help="moby, containerd or podman.")
 @click.option("--platform", metavar="OS/ARCH", help="Which image of several to compare.")
-def diff(old: str, new: str, engine: str, platform: str | None) -> None:
+@click.option("--loaded", is_flag=True, help="OLD came from a file (docker load), not by a pull.")
+def diff(old: str, new: str, engine: str, platform: str | None, loaded: bool) -> None:
     """Show what a device on OLD fetches to reach NEW.
 
     OLD and NEW are NAME[:VERSION], base, oci:PATH[:TAG], docker-archive:PATH or an image
@@ -40,5 +42,6 @@ def diff(old: str, new: str, engine: str, platform: str | None) -> None:
         engine=engine,
         registries=options.registries() if "/" in old + new else None,
         platform=Platform.parse(platform) if platform else None,
+        loaded=loaded,
     )
     output.answer(delta.to_json(), lambda: text(diff_blocks(delta), output.table, output.width()))

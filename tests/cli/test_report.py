@@ -93,6 +93,16 @@ def test_diff_compares_layouts_outside_a_project(project: Project, tmp_path: Pat
     assert 0 < inside["transfer"]["total"] - found["transfer"]["total"] < 300
 
 
+@pytest.mark.parametrize("name", ENGINES)
+def test_diff_after_docker_load_fetches_everything_and_says_why(
+    project: Project, name: str
+) -> None:
+    found = document(project, "diff", "fan:1", "fan:2", "--engine", name, "--loaded")
+    assert {each["action"] for each in found["layers"]} == {"fetch"}
+    assert "was loaded and not pulled" in found["layers"][0]["why"]
+    assert "was loaded and not pulled" in at(project, "diff", "fan:1", "fan:2", "--loaded").stdout
+
+
 def test_diff_of_a_platform(project: Project) -> None:
     found = document(project, "diff", "fan:1", "fan:2", "--platform", "linux/arm64")
     arm = images(project.layout, project.layout.resolve("fan-2"))[1]
