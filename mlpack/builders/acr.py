@@ -21,7 +21,7 @@ from mlpack.errors import MlpackError, UsageError
 from mlpack.model.version import ModelVersion
 from mlpack.oci.compression import Gzip
 from mlpack.oci.descriptor import Platform
-from mlpack.oci.image import Image
+from mlpack.oci.image import Image, NotOnBase
 from mlpack.oci.reference import Reference
 from mlpack.stores.base import Readable, read_image
 from mlpack.stores.layout import LayoutStore
@@ -97,6 +97,9 @@ class AcrBuilder:
     say: Callable[[str], None]
     """Takes the run's log, piece by piece."""
 
+    base_at: Reference | None = None
+    """The repository that has the base, where that is not ``repository``."""
+
     pause: float = _FIRST_PAUSE
     """Seconds between two looks at the log; doubled while nothing comes, up to 15."""
 
@@ -105,10 +108,13 @@ class AcrBuilder:
     ) -> tuple[Image, ...]:
         """One run per base, one after the other."""
         store = self.open_store(self.repository)
+        place = self.base_at or self.repository
+        there = self.open_store(place)
         for base in bases:
-            if not store.exists(base.descriptor):
+            if not there.exists(base.descriptor):
                 raise NoBaseThere(
-                    f"{self.repository} does not hold the base for {base.platform}",
+                    f"{place.registry}/{place.repository} does not hold the base "
+                    f"for {base.platform}",
                     hint="push it there first: mlpack push base",
                 )
         with _client(self.account) as client:
@@ -122,7 +128,7 @@ class AcrBuilder:
         model: ModelVersion,
         base: Image,
     ) -> Image:
-        old = str(self.repository.pinned(base.digest))
+        old = str((self.base_at or self.repository).pinned(base.digest))
         with tempfile.TemporaryFile() as context:
             with closing(Gzip(context, _LEVEL)) as packed:
                 write_context(layout, model, docker_release(model, old), packed)
@@ -274,7 +280,14 @@ def _digest(run: Run) -> str:
 def _take(layout: LayoutStore, store: Readable, digest: str, base: Image) -> Image:
     """Read the image back, and keep the layer above the base."""
     image = read_image(store, store.resolve(digest))
-    require_one_layer(image, base)
+    try:
+        require_one_layer(image, base)
+    except NotOnBase as error:
+        # Docker packs a layer anew where it knows no repository there to mount it from.
+        raise NotOnBase(
+            f"{error}: the run packed the base's layers anew, and every device would fetch them",
+            hint="put the base into the same repository: mlpack push base",
+        ) from error
     layer = image.layers[-1].descriptor
     with store.open(layer) as content:
         layout.put(layer, content)

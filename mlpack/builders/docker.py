@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -20,6 +21,7 @@ from mlpack.oci import descriptor as media
 from mlpack.oci.digest import Digest
 from mlpack.oci.image import Image, Layer, NotOnBase, assemble, chain_ids
 from mlpack.oci.layer import pack_layer
+from mlpack.oci.reference import Reference
 from mlpack.plan.bundle import Bundle, lacking
 from mlpack.plan.engines import DeviceState
 from mlpack.stores.archive import ArchiveStore
@@ -40,20 +42,29 @@ class NoDocker(MlpackError):
     hint = "start Docker, or build without it: --builder oci"
 
 
+@dataclass(frozen=True)
 class DockerBuilder:
     """Sends the context to a daemon, and takes the layer it made into the project's store."""
+
+    base_at: Reference | None = None
+    """The repository that has the base; the daemon pulls it where it is not in the store."""
 
     def build(
         self, layout: LayoutStore, model: ModelVersion, bases: Sequence[Image]
     ) -> tuple[Image, ...]:
         """Build for each base in turn; the base is given to the daemon where it lacks it."""
         with _client() as client:
-            return tuple(_build(client, layout, model, base) for base in bases)
+            return tuple(self._one(client, layout, model, base) for base in bases)
+
+    def _one(
+        self, client: DockerClient, layout: LayoutStore, model: ModelVersion, base: Image
+    ) -> Image:
+        there = self.base_at and str(self.base_at.pinned(base.digest))
+        built = _run(client, layout, model, base, there or _give_base(client, layout, base))
+        return _read(layout, built, base)
 
 
-def _build(client: DockerClient, layout: LayoutStore, model: ModelVersion, base: Image) -> Image:
-    old = _give_base(client, layout, base)
-    built = _run(client, layout, model, base, old)
+def _read(layout: LayoutStore, built: DockerImage, base: Image) -> Image:
     with tempfile.TemporaryDirectory(prefix="mlpack-docker-") as folder:
         saved = Path(folder) / "image.tar"
         with saved.open("wb") as out:

@@ -12,6 +12,7 @@ from mlpack.cli.options import command, now, project, registries, setting
 if TYPE_CHECKING:
     from mlpack.api.remote_base import RemoteBase
     from mlpack.builders.builder import Builder
+    from mlpack.oci.reference import Reference
 
 
 @command(
@@ -65,8 +66,8 @@ def build(
 
     name, version = parse_name(model)
     wanted = [Platform.parse(text) for text in platforms]
-    made_by = _builder(builder, acr or setting("acr"))
-    below = _base(base, builder) if base else None
+    below = _base(base) if base else None
+    made_by = _builder(builder, acr or setting("acr"), below.place if below else None)
     release = api.build(
         project(), name, version, platforms=wanted, builder=made_by, base=below, now=now()
     )
@@ -84,32 +85,26 @@ def build(
     output.answer(release.to_json(), release.reference)
 
 
-def _base(reference: str, builder: str) -> RemoteBase:
+def _base(reference: str) -> RemoteBase:
     from mlpack.api.remote_base import adopt
-    from mlpack.errors import UsageError
     from mlpack.oci.reference import Reference
 
-    if builder != "oci":
-        raise UsageError(
-            f"--builder {builder} needs the base's layers here",
-            hint="leave out --base, or --builder",
-        )
     return adopt(project(), registries(), Reference.parse(reference))
 
 
-def _builder(name: str, place: str) -> Builder:
+def _builder(name: str, place: str, base_at: Reference | None) -> Builder:
     if name == "acr":
-        return _acr(place)
+        return _acr(place, base_at)
     if name == "docker":
         from mlpack.builders.docker import DockerBuilder
 
-        return DockerBuilder()
+        return DockerBuilder(base_at)
     from mlpack.builders.builder import OciBuilder
 
     return OciBuilder()
 
 
-def _acr(place: str) -> Builder:
+def _acr(place: str, base_at: Reference | None) -> Builder:
     from mlpack.builders.acr import CLOUD, AcrBuilder, account
     from mlpack.errors import UsageError
 
@@ -124,4 +119,5 @@ def _acr(place: str) -> Builder:
         repository=repository,
         open_store=registries().store,
         say=output.note,
+        base_at=base_at,
     )

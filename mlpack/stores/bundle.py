@@ -186,12 +186,17 @@ def _hashes(
     for member in members:
         if len(seen) > MAX_MEMBERS:
             raise BadBundle(f"{where} has more than {MAX_MEMBERS} members")
-        if member.name in seen or not member.isreg():
-            raise BadBundle(f"{where}: {member.name} is there twice, or is no file")
+        if member.name in seen or not member.isreg() or not _plain(member.name):
+            raise BadBundle(f"{where}: {member.name!r} is there twice, or is no plain file")
         seen.add(member.name)
         content = archive.extractfile(member)
         digest = hashlib.file_digest(cast(io.BufferedReader, content), "sha256")
         yield member.name, (digest.hexdigest(), member.size)
+
+
+def _plain(text: str) -> bool:
+    """Whether a text may be shown: a file from elsewhere may hold orders to a terminal."""
+    return text.isascii() and text.isprintable()
 
 
 def _document(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
@@ -203,11 +208,11 @@ def _document(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 def _checked(listed: Node, members: Mapping[str, int]) -> Checked:
     onto = listed.get("onto")
+    said = {key: listed.need(key).text() for key in ("engine", "name", "platform", "image")}
+    if not all(_plain(text) for text in (*said.values(), onto.text() if onto else "")):
+        raise BadBundle(f"{LIST} holds characters that are not for showing")
     return Checked(
-        engine=listed.need("engine").text(),
-        name=listed.need("name").text(),
-        platform=listed.need("platform").text(),
-        image=listed.need("image").text(),
+        **said,
         onto=onto.text() if onto else "",
         members=members,
     )

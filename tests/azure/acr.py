@@ -59,6 +59,8 @@ class Double:
     url: str = ""
     digest: str = ""
     cancelled: bool = False
+    used_agent: bool = False
+    """Whether runs get an agent that has images of other registries."""
 
     @property
     def registry(self) -> str:
@@ -154,12 +156,14 @@ class Double:
         platform = self.runs[-1]["platform"]
         assert isinstance(platform, dict)
         try:
+            # Each run has an agent of its own: what another registry gave is not known to it.
+            if not self.used_agent:
+                client.images.prune(filters={"dangling": False})
             _, lines = client.images.build(
                 fileobj=io.BytesIO(self.contexts[-1]),
                 custom_context=True,
                 encoding="gzip",
                 platform=f"{platform['os'].lower()}/{platform['architecture']}",
-                # Each run has an agent of its own, without another's cache.
                 nocache=True,
                 tag=name,
                 rm=True,

@@ -135,6 +135,21 @@ def test_one_other_byte_in_any_part_is_found(project: Project, tmp_path: Path, e
     assert "more is not in the list" in run("bundle", "verify", str(path)).stderr
 
 
+def test_orders_to_a_terminal_are_not_passed_on(project: Project, tmp_path: Path) -> None:
+    path = tmp_path / "b"
+    make(project, path, "--onto", "fan:1", "--engine", "moby")
+    parts = members(path)
+    _rewrite(path, parts | {"\x1b[2J": b""})
+    done = run("bundle", "verify", str(path))
+    assert done.exit_code == 1
+    listed = parts["mlpack-bundle.json"].replace(b"edge/fan:2", b"edge/\\u001b[2J")
+    _rewrite(path, {**parts, "mlpack-bundle.json": listed})
+    second = run("bundle", "verify", str(path))
+    assert second.exit_code == 1
+    assert "not for showing" in second.stderr
+    assert "\x1b" not in done.output + second.output
+
+
 def _rewrite(path: Path, parts: dict[str, bytes]) -> None:
     tar = b"".join(
         header(Entry(name, size=len(content))) + content + padding(len(content))

@@ -86,6 +86,44 @@ def test_acr_gives_the_file_system_that_mlpack_appends(project: Project, azure: 
     assert not any(acr.SECRET in text or acr.TOKEN in text for text in (done.stdout, done.stderr))
 
 
+@pytest.mark.parametrize("builder", ["docker", "acr"])
+def test_a_base_that_is_only_in_the_registry_is_built_upon(
+    project: Project,
+    azure: acr.Double,
+    docker: Docker,
+    monkeypatch: pytest.MonkeyPatch,
+    builder: str,
+) -> None:
+    """The project's own repository lacks the base; only its documents come here."""
+    build(project, "oci")
+    _, appended = built(project, ARM64)
+    base = project.layout.resolve("base")
+    text = (project.root / "mlpack.toml").read_text()
+    (project.root / "mlpack.toml").write_text(text.replace("edge/fan", "edge/other"))
+    monkeypatch.setenv("DOCKER_HOST", docker.address)
+    place = f"{azure.host}/edge/fan@{base.digest}"
+    build(project, builder, "--base", place, "--platform", "linux/arm64")
+    assert azure.faults == []
+    assert dict(built(project, ARM64)[1]) == dict(appended)
+
+
+def test_layers_that_a_run_packed_anew_are_refused(
+    project: Project, azure: acr.Double, docker: Docker
+) -> None:
+    """An agent that got the base from elsewhere pushes it under digests of its own."""
+    azure.used_agent = True
+    run(*docker.command("image", "prune", "-af"))
+    docker.load(f"oci:{project.layout.root}:base", "localhost/elsewhere:1")
+    text = (project.root / "mlpack.toml").read_text()
+    (project.root / "mlpack.toml").write_text(text.replace("edge/fan", "edge/other"))
+    place = f"{azure.host}/edge/fan@{project.layout.resolve('base').digest}"
+    only = ["--builder", "acr", "--platform", "linux/amd64", "--base", place]
+    done = mlpack("-C", str(project.root), "build", "fan", *only)
+    assert done.exit_code == 1
+    assert "packed the base's layers anew" in done.stderr
+    assert "fan-1" not in project.layout.tags()
+
+
 def test_a_run_that_fails_is_said_in_its_own_words(project: Project, azure: acr.Double) -> None:
     azure.fail_with = "failed to pull the base"
     done = mlpack("-C", str(project.root), "build", "fan", "--builder", "acr")
