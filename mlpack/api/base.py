@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from packaging.requirements import Requirement
 
@@ -18,6 +19,9 @@ from mlpack.oci.descriptor import Descriptor, Platform
 from mlpack.stores.base import read_image, read_index, verified
 from mlpack.stores.layout import LayoutStore
 from mlpack.stores.project import Project, read_text
+
+if TYPE_CHECKING:
+    from mlpack.stores.registries import Registries
 
 TAG = "base"
 """The base's name in the layout."""
@@ -79,12 +83,14 @@ def build(
     *,
     upgrade: bool = False,
     advance: Callable[[int], None] = lambda _: None,
+    registries: Registries | None = None,
 ) -> Built:
     """Make the base that mlpack.toml asks for, and lock it; do nothing where it is there.
 
     A locked base whose blobs are gone is made again from its lock, and must come
     out the same. Where the settings changed, locked versions are kept as far as
-    they still fit; ``upgrade`` takes the newest.
+    they still fit; ``upgrade`` takes the newest. An image in a registry is read from
+    ``registries`` and stays at the digest it was locked with, until ``upgrade``.
     """
     requirements = _requirements(project)
     with project.exclusive():
@@ -102,6 +108,7 @@ def build(
             advance=advance,
             held=old.base if old and not upgrade else None,
             exact=fits and not upgrade,
+            registries=registries,
         )
         base, made = assemble(job)
         if old and job.exact:
@@ -133,6 +140,7 @@ def describe(base: LockedBase) -> dict[str, object]:
     """A locked base as JSON."""
     return {
         "from": base.source,
+        "pinned": base.pinned or None,
         "digest": str(base.index.digest),
         "platforms": [_describe(each) for each in base.platforms],
     }

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from packaging.requirements import Requirement
 
@@ -18,7 +19,7 @@ from mlpack.base.installed import PackagesPart, collect
 from mlpack.base.items import Advance, Item, pack
 from mlpack.base.mmdebstrap import Request, check_held, unpack
 from mlpack.base.rules import Dropped
-from mlpack.base.source import copy_layers, open_source
+from mlpack.base.source import copy_layers, open_source, pin
 from mlpack.base.wheels import Interpreter
 from mlpack.model.lock import (
     DebianPackage,
@@ -34,6 +35,9 @@ from mlpack.oci.descriptor import Platform
 from mlpack.oci.image import Image, build_image
 from mlpack.oci.index import build_index
 from mlpack.stores.base import StagingStore, put_bytes, put_image
+
+if TYPE_CHECKING:
+    from mlpack.stores.registries import Registries
 
 DEBIAN = "debian"
 _DEBIAN_PYTHON = Interpreter(
@@ -57,6 +61,9 @@ class Job:
 
     exact: bool = False
     """Whether exactly the packages in ``held`` are used."""
+
+    registries: Registries | None = None
+    """Where the image is read from, if the recipe names one in a registry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +109,11 @@ def assemble(job: Job) -> tuple[LockedBase, tuple[Assembled, ...]]:
         job.advance(count)
 
     platforms = job.recipe.platforms
+    same = job.held is not None and job.held.source == job.recipe.source
+    # Once, and before the threads: a tag may move between one platform and the next.
+    pinned = pin(job.recipe.source, job.held.pinned if job.held and same else "", job.registries)
     with ThreadPoolExecutor(len(platforms), thread_name_prefix="base") as pool:
-        running = [pool.submit(_platform, job, platform, advance) for platform in platforms]
+        running = [pool.submit(_platform, job, platform, pinned, advance) for platform in platforms]
         try:
             made = tuple(each.result() for each in running)
         except BaseException:
@@ -117,11 +127,12 @@ def assemble(job: Job) -> tuple[LockedBase, tuple[Assembled, ...]]:
         index=put_bytes(job.store, index.content, media.INDEX),
         packing=PACKING,
         platforms=tuple(each.locked for each in made),
+        pinned=pinned,
     )
     return base, made
 
 
-def _platform(job: Job, platform: Platform, advance: Advance) -> Assembled:
+def _platform(job: Job, platform: Platform, pinned: str, advance: Advance) -> Assembled:
     with tempfile.TemporaryDirectory(prefix="mlpack-base-") as name:
         folder, wheels = Path(name), Path(name) / "wheels"
         if job.recipe.source.partition(":")[0] == DEBIAN:
@@ -129,11 +140,14 @@ def _platform(job: Job, platform: Platform, advance: Advance) -> Assembled:
             packages, part = _packages(job, python.Target(platform, interpreter), wheels)
             below = _debian(job, platform, part.needed, folder, advance)
         else:
-            source = open_source(job.recipe.source, job.root, platform)
-            found = source.inspect()
+            place = pinned or job.recipe.source
+            source = open_source(place, job.root, platform, job.registries)
+            # Copied before it is looked into: from a registry each byte comes once.
+            copied = copy_layers(source, job.store)
+            found = source.inspect(job.store, copied)
             interpreter = found.interpreter
             packages, part = _packages(job, python.Target(platform, interpreter), wheels)
-            layers = tuple(LockedLayer("source", each) for each in copy_layers(source, job.store))
+            layers = tuple(LockedLayer("source", each) for each in copied)
             below = _Below(layers, (), (), found.libraries, {}, source.image.env)
         above = (
             ("packages", part.items),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, cast
@@ -13,7 +13,7 @@ from typing import BinaryIO, cast
 from mlpack.base.wheels import Interpreter
 from mlpack.errors import MlpackError
 from mlpack.oci import descriptor as media
-from mlpack.oci.image import Image, Layer
+from mlpack.oci.image import Layer
 from mlpack.oci.tree import OPAQUE, WHITEOUT
 from mlpack.stores.base import Readable
 
@@ -51,11 +51,16 @@ class Inspection:
     """File names of all shared libraries in it."""
 
 
-def inspect(store: Readable, image: Image, where: str) -> Inspection:
-    """Find the first Python on the image's ``PATH``; raise :class:`NoPython` naming ``where``."""
+def inspect(
+    store: Readable, layers: Sequence[Layer], env: Mapping[str, str], where: str
+) -> Inspection:
+    """Find the first Python on the ``PATH`` of ``env`` in an image of ``layers``.
+
+    Raises :class:`NoPython` naming ``where``.
+    """
     names: set[str] = set()
     glibc: int | None = None
-    for layer in image.layers:
+    for layer in layers:
         with open_tar(store, layer) as archive:
             for member in archive:
                 name = posixpath.normpath(member.name).lstrip("/")
@@ -65,7 +70,7 @@ def inspect(store: Readable, image: Image, where: str) -> Inspection:
     musl = any(_MUSL.fullmatch(name) for name in names)
     if glibc is None and not musl:
         raise NoPython(f"{where} holds no C library, so no Python that wheels fit")
-    path = _first(names, image.env)
+    path = _first(names, env)
     if path is None:
         raise NoPython(f"{where} holds no Python (no python3.N in a directory of its PATH)")
     version = (3, int(path.rpartition(".")[2]))

@@ -1,11 +1,13 @@
-"""A base made from an image that lies here: its layers come first, as they are."""
+"""A base made from an image of any tool: its layers come first, as they are."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlpack.base.interpreter import Inspection, inspect
 from mlpack.errors import MlpackError
@@ -14,8 +16,12 @@ from mlpack.oci.compression import Gzip
 from mlpack.oci.descriptor import Descriptor, Platform
 from mlpack.oci.digest import Digest
 from mlpack.oci.image import Image, Layer
+from mlpack.oci.reference import Reference
 from mlpack.stores.base import Readable, StagingStore, verified
-from mlpack.stores.references import find_image
+from mlpack.stores.references import find_image, in_registry
+
+if TYPE_CHECKING:
+    from mlpack.stores.registries import Registries
 
 KINDS = ("oci", "docker-archive")
 _LEVEL = 10
@@ -36,21 +42,41 @@ class SourceImage:
     plain_layers: bool
     """Whether its layers are uncompressed because ``docker save`` makes them so."""
 
-    def inspect(self) -> Inspection:
-        """Find its Python."""
-        return inspect(self.store, self.image, self.text)
+    def inspect(self, store: Readable, layers: Sequence[Layer]) -> Inspection:
+        """Find its Python in ``layers``, which are its own, copied to ``store``."""
+        return inspect(store, layers, self.image.env, self.text)
 
 
-def open_source(text: str, root: Path, platform: Platform) -> SourceImage:
-    """Find ``text`` (``oci:PATH[:TAG]``, ``docker-archive:PATH``), relative to ``root``."""
+def pin(text: str, held: str, registries: Registries | None) -> str:
+    """What ``text`` is by digest, where it is in a registry; else empty.
+
+    ``held`` is what it was pinned to before; where given, it stays that.
+    """
+    if not in_registry(text):
+        return ""
+    if held:
+        return held
+    found = find_image(None, text, registries=registries)
+    return str(Reference.parse(text).pinned(found.target.digest))
+
+
+def open_source(
+    text: str, root: Path, platform: Platform, registries: Registries | None = None
+) -> SourceImage:
+    """Find ``text``: ``oci:PATH[:TAG]`` or ``docker-archive:PATH`` relative to ``root``, or one
+    in a registry, of which only documents are read here.
+    """
     kind, _, path = text.partition(":")
-    if kind not in KINDS or not path:
+    if in_registry(text):
+        found = find_image(None, text, platform, registries=registries)
+    elif kind in KINDS and path:
+        found = find_image(None, f"{kind}:{root / path}", platform)
+    else:
         raise MlpackError(
             f"[base] from = {text!r} is not a source of a base",
-            hint='write "debian:bookworm", "oci:PATH[:TAG]" or "docker-archive:PATH"; an image '
-            "in a registry is copied here with: skopeo copy docker://REFERENCE oci:DIR:TAG",
+            hint='write "debian:bookworm", "oci:PATH[:TAG]", "docker-archive:PATH" or '
+            '"REGISTRY/REPOSITORY:TAG"',
         )
-    found = find_image(None, f"{kind}:{root / path}", platform)
     has = found.image.platform
     if (has.os, has.architecture) != (platform.os, platform.architecture):
         raise WrongPlatform(
@@ -74,7 +100,8 @@ def _copy(source: SourceImage, layer: Layer, store: StagingStore) -> Layer:
     if plain and source.plain_layers:
         return _compress(source.store, layer, store)
     # Docker's name for a gzip layer and OCI's are the same bytes; a manifest of ours says OCI's.
-    kind = media.LAYER_TAR if plain else media.LAYER_GZIP
+    zstd = layer.descriptor.media_type in media.ZSTD_LAYERS
+    kind = media.LAYER_TAR if plain else media.LAYER_ZSTD if zstd else media.LAYER_GZIP
     target = Descriptor(kind, layer.descriptor.digest, layer.descriptor.size)
     if not store.exists(target):
         with source.store.open(layer.descriptor) as content:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlpack.cli.options import command, project
+from mlpack.cli.options import command, project, registries
 from mlpack.cli.output import answer, note, progress, size, table
 
 if TYPE_CHECKING:
@@ -31,9 +31,12 @@ def base() -> None:
 def build(upgrade: bool) -> None:
     """Make the base that mlpack.toml asks for, once, and write mlpack.lock."""
     from mlpack.api import base as api
+    from mlpack.stores.references import in_registry
 
+    here = project()
+    reading = registries() if in_registry(here.recipe.base.source) else None
     with progress("building the base") as advance:
-        built = api.build(project(), upgrade=upgrade, advance=advance)
+        built = api.build(here, upgrade=upgrade, advance=advance, registries=reading)
     _talk(built)
     answer(built.to_json(), f"base@{built.base.index.digest}")
 

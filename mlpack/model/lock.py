@@ -89,6 +89,8 @@ class LockedBase:
 
     packing: Packing
     platforms: tuple[LockedPlatform, ...]
+    pinned: str = ""
+    """``source`` by digest, where it is an image in a registry."""
 
     def on(self, platform: Platform) -> LockedPlatform | None:
         """The base for ``platform``, where there is one."""
@@ -144,6 +146,7 @@ class Lock:
 def _base_to(base: LockedBase) -> dict[str, object]:
     return {
         "from": base.source,
+        **({"pinned": base.pinned} if base.pinned else {}),
         "recipe": str(base.recipe),
         "index": base.index.to_json(),
         "packing": base.packing.to_json(),
@@ -152,7 +155,9 @@ def _base_to(base: LockedBase) -> dict[str, object]:
 
 
 def _base_from(node: Node) -> LockedBase:
+    pinned = node.get("pinned")
     return LockedBase(
+        pinned=pinned.text() if pinned else "",
         source=node.need("from").text(),
         recipe=_digest(node.need("recipe")),
         index=Descriptor.from_json(node.need("index")),

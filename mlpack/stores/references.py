@@ -68,6 +68,15 @@ def find_image(
     return Found(text, store, target, select_image(store, target, platform), index)
 
 
+def in_registry(text: str) -> bool:
+    """Whether ``text`` names an image in a registry, by how it is written.
+
+    >>> [in_registry(text) for text in ("r.example.com/fan:1", "fan:1", "oci:a/b:1", "debian:sid")]
+    [True, False, False, False]
+    """
+    return "/" in text and text.partition(":")[0] not in {"oci", "docker-archive", "debian"}
+
+
 def _locate(
     project: Project | None, text: str, registries: Registries | None
 ) -> tuple[Readable, Descriptor]:

@@ -15,8 +15,12 @@ from mlpack.stores.base import Corrupt
 from mlpack.stores.exchange import Refused, RegistryError, Request, Response, Unreachable
 from mlpack.stores.http import ATTEMPTS
 
-PART = 16 * 1024 * 1024
-"""Bytes sent in one request, and kept until the registry has them."""
+PART = 64 * 1024 * 1024
+"""Bytes sent in one request, and kept until the registry has them.
+
+docker-registry syncs its disk after each request: 100 MB in parts of 16 MiB took 2.3 s where
+one request took 0.9 s. Four uploads at once keep at most 256 MiB.
+"""
 
 _OCTETS = {"Content-Type": "application/octet-stream"}
 
@@ -71,14 +75,14 @@ class Upload:
         self._part += data
         while len(self._part) > PART:
             # Never the last byte: the PUT that ends the upload carries the rest.
-            self._send("PATCH", self._part[:PART], None)
-            del self._part[:PART]
+            full, self._part = self._part, self._part[PART:]
+            self._send("PATCH", memoryview(full)[:PART], None)
             self._start += PART
         return len(data)
 
     def commit(self, target: Descriptor) -> None:
         """Send the rest and have the registry check the digest."""
-        self._send("PUT", self._part, target)
+        self._send("PUT", memoryview(self._part), target)
         self._location = ""
 
     def cancel(self) -> None:
@@ -90,13 +94,13 @@ class Upload:
             except RegistryError:
                 return
 
-    def _send(self, method: str, part: bytearray, target: Descriptor | None) -> None:
+    def _send(self, method: str, part: memoryview, target: Descriptor | None) -> None:
         """Bring the registry to the end of ``part``, in as many requests as it takes."""
         if not self._location:
             self._location = self._open()
         done, failures = 0, 0
         while True:
-            request = self._request(method, bytes(part[done:]), done, target)
+            request = self._request(method, part[done:], done, target)
             failed: Response | None = None
             try:
                 failed = self._try(request)
@@ -122,7 +126,9 @@ class Upload:
                 raise self._repository.failure(request, response)
             return location(request, response)
 
-    def _request(self, method: str, body: bytes, done: int, target: Descriptor | None) -> Request:
+    def _request(
+        self, method: str, body: memoryview, done: int, target: Descriptor | None
+    ) -> Request:
         url = self._location
         if target is not None:
             url += f"{'&' if '?' in url else '?'}digest={target.digest}"
