@@ -19,7 +19,7 @@ pytestmark = pytest.mark.e2e
 
 START_SECONDS = 60
 
-SCRIPT = '''
+SCRIPT = """
 import json, os
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def run(raw):
     values = json.loads(raw)["params"]
     [[answer]] = session.run(None, {"x": [values]})[0]
     return {"answer": float(answer), "telemetry": os.environ["ORT_DISABLE_TELEMETRY"]}
-'''
+"""
 
 
 class Service:
