@@ -69,6 +69,14 @@ def test_a_stub_that_is_read_at_run_time_stays(tmp_path: Path) -> None:
     }
 
 
+def test_it_stops_when_told(tmp_path: Path) -> None:
+    def stop(count: int) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        collect(install(tmp_path, {"a.py": b""}), PLACE, stop)
+
+
 def test_the_order_on_disk_does_not_matter(tmp_path: Path) -> None:
     names = ["b/x.py", "a/x.py", "c.py", "a/b/c.py"]
     one = install(tmp_path / "one", {name: b"" for name in names})
