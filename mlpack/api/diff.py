@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from mlpack.errors import MlpackError
-from mlpack.model.recipe import DeviceRecipe
+from mlpack.model.recipe import NONE, DeviceRecipe
 from mlpack.oci.descriptor import Platform
 from mlpack.plan.delta import Delta, delta
 from mlpack.plan.engines import DeviceState
 from mlpack.plan.transfer import Link, Pull
 from mlpack.stores.project import Project
 from mlpack.stores.references import Found, find_image
-
-NONE = "none"
-"""OLD of a device that holds nothing."""
 
 
 class OtherPlatform(MlpackError):
@@ -25,10 +23,9 @@ class OtherPlatform(MlpackError):
 
 @dataclass(frozen=True, kw_only=True)
 class Move:
-    """Two images found, and the pull that brings a device from one to the other."""
+    """What a device holds, and the pull that brings it from there to another image."""
 
     old: Found | None
-    new: Found
     pull: Pull
 
 
@@ -39,34 +36,36 @@ def diff(
     *,
     engine: str = "",
     platform: Platform | None = None,
+    directory: Path | None = None,
 ) -> Delta:
     """Plan the pull of ``new`` on a device that holds ``old`` (or ``none``).
 
-    Engine and link are the project's where it is one. Raises
+    Engine and link are the project's where it is one, and paths are relative to
+    ``directory``, or else to it. Raises
     :class:`~mlpack.plan.engines.UnknownEngine`, :class:`OtherPlatform` and what
     finding an image raises.
     """
     device = project.recipe.device if project else DeviceRecipe()
-    move = find_move(project, old, new, platform=platform)
+    target = find_image(project, new, platform, directory=directory)
+    move = find_move(project, old, target, directory=directory)
     return delta(engine or device.engine, old, new, move.pull)
 
 
 def find_move(
-    project: Project | None, old: str, new: str, *, platform: Platform | None = None
+    project: Project | None, old: str, new: Found, *, directory: Path | None = None
 ) -> Move:
-    """Find both images, of one platform: the one asked for, or the first of ``new``."""
+    """Find ``old`` for the platform of ``new``, and plan the way from one to the other."""
     device = project.recipe.device if project else DeviceRecipe()
-    target = find_image(project, new, platform)
     held = None
     if old != NONE:
-        held = find_image(project, old, target.image.platform)
-        _check_platform(held, target)
+        held = find_image(project, old, new.image.platform, directory=directory)
+        _check_platform(held, new)
     state = DeviceState()
     if held is not None:
         named = [held.index] if held.index else []
         state = DeviceState.holding(held.image, indexes=named)
-    pull = Pull(image=target.image, index=target.index, state=state, link=Link.of(device))
-    return Move(old=held, new=target, pull=pull)
+    pull = Pull(image=new.image, index=new.index, state=state, link=Link.of(device))
+    return Move(old=held, pull=pull)
 
 
 def _check_platform(old: Found, new: Found) -> None:

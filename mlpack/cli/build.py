@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from mlpack.cli import output
-from mlpack.cli.options import command, now, project
+from mlpack.cli.options import PLATFORM, command, now, project
+
+if TYPE_CHECKING:
+    from mlpack.oci.descriptor import Platform
 
 
 @command(
     "build",
     examples="""
-    mlpack build fan                        the latest version of fan
+    mlpack build                            the project's model, its latest version
     mlpack build fan:2                      this version
     mlpack build fan --platform linux/arm64
     mlpack render $(mlpack build fan)       a command that takes what build prints
     """,
 )
-@click.argument("model", metavar="NAME[:VERSION]")
+@click.argument("model", default="", metavar="[NAME[:VERSION]]")
 @click.option(
     "--platform",
     "platforms",
+    type=PLATFORM,
     multiple=True,
-    metavar="OS/ARCH",
     help="Build for this platform only; may be repeated. Default: all of [base] platforms.",
 )
-def build(model: str, platforms: tuple[str, ...]) -> None:
+def build(model: str, platforms: tuple[Platform, ...]) -> None:
     """Make a release: the base and one layer with the model.
 
     Prints the release's reference with its digest, and nothing else, on stdout;
@@ -33,14 +38,13 @@ def build(model: str, platforms: tuple[str, ...]) -> None:
     """
     from mlpack.api import build as api
     from mlpack.model.version import parse_name
-    from mlpack.oci.descriptor import Platform
 
-    name, version = parse_name(model)
-    wanted = [Platform.parse(text) for text in platforms]
-    release = api.build(project(), name, version, platforms=wanted, now=now())
+    here = project()
+    name, version = parse_name(model or here.recipe.model)
+    release = api.build(here, name, version, platforms=platforms, now=now())
     cost = release.transfer
     output.note(
-        f"{release.version.name}:{release.version.version} on base {release.base.digest.short}: "
+        f"{release.version} on base {release.base.digest.short}: "
         f"one layer of {output.size(release.layer.size)}"
     )
     output.note(

@@ -9,6 +9,7 @@ import click
 from mlpack.cli import options, output
 
 if TYPE_CHECKING:
+    from mlpack.oci.descriptor import Platform
     from mlpack.stores.project import Project
 
 
@@ -23,16 +24,16 @@ if TYPE_CHECKING:
 @click.argument("old", metavar="OLD")
 @click.argument("new", metavar="NEW")
 @click.option("--engine", default="", metavar="NAME", help="moby, containerd or podman.")
-@click.option("--platform", metavar="OS/ARCH", help="Which image of several to compare.")
-def diff(old: str, new: str, engine: str, platform: str | None) -> None:
+@click.option("--platform", type=options.PLATFORM, help="Which image of several to compare.")
+def diff(old: str, new: str, engine: str, platform: Platform | None) -> None:
     """Show what a device on OLD fetches to reach NEW.
 
-    OLD and NEW are NAME[:VERSION], base, oci:PATH[:TAG] or docker-archive:PATH; OLD
-    may be none, for an empty device. Outside a project the last two work. Engine
-    and link are those of [device] in mlpack.toml, else moby over TLS.
+    OLD and NEW are NAME[:VERSION], what mlpack build prints, base, oci:PATH[:TAG] or
+    docker-archive:PATH[:NAME]; OLD may be none, for an empty device. Outside a
+    project the last two work. Engine and link are those of [device] in mlpack.toml,
+    else moby over TLS.
     """
     from mlpack.api.diff import diff as plan
-    from mlpack.oci.descriptor import Platform
     from mlpack.render.document import text
     from mlpack.render.transfers import diff_blocks
 
@@ -41,7 +42,8 @@ def diff(old: str, new: str, engine: str, platform: str | None) -> None:
         old,
         new,
         engine=engine,
-        platform=Platform.parse(platform) if platform else None,
+        platform=platform,
+        directory=options.settings().directory,
     )
     output.answer(delta.to_json(), lambda: text(diff_blocks(delta), output.table, output.width()))
 
