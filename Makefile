@@ -8,7 +8,7 @@ demo:
 	@examples/fan/demo.sh demo
 
 test:
-	@scripts/system-packages mmdebstrap ca-certificates docker.io containerd runc podman skopeo umoci tar docker-registry openssl
+	@scripts/system-packages mmdebstrap ca-certificates docker.io containerd runc podman qemu-user skopeo umoci docker-registry openssl
 	@scripts/venv dev
 	$(PYTHON) -m pytest
 

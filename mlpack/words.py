@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_HALF_UP, Context, Decimal
 
 CENT = Decimal("0.01")
+
+_EXACT = Context(prec=80, rounding=ROUND_HALF_UP)
+"""Wide enough for the dearest tariff, the largest blob and the largest fleet at once."""
 
 
 def size(count: int) -> str:
@@ -35,7 +38,7 @@ def money(amount: Decimal) -> str:
 
 def cents(amount: Decimal) -> Decimal:
     """Round to the cent, halves up: the one rounding of a sum of money."""
-    return amount.quantize(CENT, ROUND_HALF_UP)
+    return amount.quantize(CENT, context=_EXACT)
 
 
 def times(large: int, small: int) -> str:

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -18,34 +20,39 @@ HEAD = """# Command reference
 Written by `make docs` from the commands' own help; do not edit.
 
 """
+COLUMNS = "92"
+"""click leaves two columns free."""
+
+CALL = "import sys; sys.argv[0] = 'mlpack'; from mlpack.cli.main import main; main()"
 
 
 def reference() -> str:
     """The whole page."""
-    context = click.Context(cli, info_name="mlpack", terminal_width=90, max_content_width=90)
-    parts = [HEAD, _section("mlpack", cli, context)]
-    parts += _children("mlpack", cli, context)
-    return "".join(parts).rstrip() + "\n"
+    return "".join([HEAD, *_sections((), cli)]).rstrip() + "\n"
 
 
-def _children(name: str, group: click.Group, parent: click.Context) -> list[str]:
-    parts = []
-    for child in group.list_commands(parent):
-        command = group.get_command(parent, child)
-        if command is None:
-            continue
-        context = click.Context(
-            command, parent, child, terminal_width=90, max_content_width=90
-        )
-        parts.append(_section(f"{name} {child}", command, context))
-        if isinstance(command, click.Group):
-            parts += _children(f"{name} {child}", command, context)
+def _sections(names: tuple[str, ...], command: click.Command) -> list[str]:
+    parts = [_section(names)]
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            child = command.get_command(context, name)
+            if child is not None:
+                parts += _sections((*names, name), child)
     return parts
 
 
-def _section(name: str, command: click.Command, context: click.Context) -> str:
-    text = re.sub(r"[ \t]+$", "", command.get_help(context), flags=re.MULTILINE)
-    return f"## {name}\n\n```text\n{text}\n```\n\n"
+def _section(names: tuple[str, ...]) -> str:
+    # As a user asks: in this process, click would repeat the help option it made for another call.
+    done = subprocess.run(
+        [sys.executable, "-c", CALL, *names, "--help"],
+        env={**os.environ, "COLUMNS": COLUMNS, "PYTHONUTF8": "1"},
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    )
+    text = re.sub(r"[ \t]+$", "", done.stdout.rstrip("\n"), flags=re.MULTILINE)
+    return f"## {' '.join(('mlpack', *names))}\n\n```text\n{text}\n```\n\n"
 
 
 if __name__ == "__main__":

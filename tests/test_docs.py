@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import re
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ import click
 import pytest
 
 from mlpack.cli.main import COMMANDS, cli
+from mlpack.cli.options import ENVIRONMENT
+from mlpack.model.recipe import Recipe
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -58,6 +61,20 @@ def test_the_reference_is_what_the_commands_say() -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_the_readme_names_every_command(name: str) -> None:
     assert f"`mlpack {name}" in (CHECKOUT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_settings_are_those_of_the_recipe() -> None:
+    page = (CHECKOUT / "docs" / "settings.md").read_text(encoding="utf-8")
+    recipe = Recipe(model="fan")
+    tables = {name: getattr(recipe, name) for name in ("base", "device", "module", "fleet")}
+    called = {"source": "from"}
+    for table, values in tables.items():
+        for field in dataclasses.fields(values):
+            assert f"`[{table}] {called.get(field.name, field.name)}`" in page
+    for name, (table, key) in ENVIRONMENT.items():
+        line = next(line for line in page.splitlines() if f"`[{table}] {key}`" in line)
+        assert f"`MLPACK_{name.upper()}`" in line
+    assert page.count("`MLPACK_") == len(ENVIRONMENT) + 1
 
 
 def pages() -> list[Path]:

@@ -14,6 +14,7 @@ from mlpack.base.content import identity
 from mlpack.base.rules import Dropped
 from mlpack.errors import MlpackError
 from mlpack.model.lock import InvalidLock, Lock, LockedBase, LockedPlatform
+from mlpack.model.recipe import BASE
 from mlpack.model.requirements import parse_requirements
 from mlpack.oci.descriptor import Descriptor, Platform
 from mlpack.stores.base import read_image, read_index, verified
@@ -22,9 +23,6 @@ from mlpack.stores.project import Project, read_text
 
 if TYPE_CHECKING:
     from mlpack.stores.registries import Registries
-
-TAG = "base"
-"""The base's name in the layout."""
 
 
 class NoRequirements(MlpackError):
@@ -98,7 +96,7 @@ def build(
         wanted = identity(project.recipe.base, [str(each) for each in requirements])
         fits = old is not None and old.base.recipe == wanted
         if old and fits and not upgrade and whole(project.layout, old.base):
-            project.layout.tag(old.base.index, TAG)
+            project.layout.tag(old.base.index, BASE)
             return Built(base=old.base, already=True)
         job = Job(
             recipe=project.recipe.base,
@@ -183,7 +181,7 @@ def _keep(
     project: Project, old: Lock | None, base: LockedBase, made: tuple[Assembled, ...]
 ) -> Built:
     """Name the base and lock it; anchors stay where the base is the one they were made on."""
-    project.layout.tag(base.index, TAG)
+    project.layout.tag(base.index, BASE)
     same = old is not None and old.base == base
     if not same:
         anchors = old.anchors if old and old.base.index == base.index else {}

@@ -12,7 +12,7 @@ from mlpack.plan.bundle import LOAD, Bundle, bundle
 from mlpack.plan.engines import engine as known_engine
 from mlpack.stores.bundle import Checked, check_bundle, write_bundle
 from mlpack.stores.project import Project
-from mlpack.stores.references import Found
+from mlpack.stores.references import Found, find_image
 from mlpack.stores.registries import Registries
 from mlpack.stores.releases import MODEL, VERSION
 
@@ -67,7 +67,8 @@ def make(
     :class:`~mlpack.plan.bundle.NothingShared`, and what finding an image raises.
     """
     chosen = known_engine(engine or (project.recipe.device.engine if project else "moby"))
-    move = find_move(project, old, new, platform=platform, registries=registries)
+    found = find_image(project, new, platform, registries=registries)
+    move = find_move(project, old, found, registries=registries)
     onto = move.old.image if move.old else None
     made = bundle(chosen.name, name or default_name(project, move.new), move.new.image, onto)
     return Bundled(out, made, write_bundle(move.new.store, made, out))

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from mlpack.api.push import describe
 from mlpack.errors import UsageError
+from mlpack.model.version import LATEST
 from mlpack.oci.descriptor import Descriptor
 from mlpack.oci.reference import Reference
 from mlpack.stores.base import Store
 from mlpack.stores.copy import Copied, MountFrom, blobs, copy
 from mlpack.stores.layout import LayoutStore
 from mlpack.stores.project import Project
-from mlpack.stores.references import LATEST, find_image
+from mlpack.stores.references import find_image
 from mlpack.stores.registries import Registries
 from mlpack.stores.registry import RegistryStore
 from mlpack.stores.wire import Counted

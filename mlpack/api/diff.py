@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlpack.errors import MlpackError
-from mlpack.model.recipe import DeviceRecipe
+from mlpack.model.recipe import NONE, DeviceRecipe
 from mlpack.oci.descriptor import Platform
 from mlpack.oci.reference import Reference
 from mlpack.plan.delta import Delta, delta
@@ -18,9 +19,6 @@ from mlpack.stores.references import Found, find_image, in_registry
 
 if TYPE_CHECKING:
     from mlpack.stores.registries import Registries
-
-NONE = "none"
-"""OLD of a device that holds nothing."""
 
 
 class OtherPlatform(MlpackError):
@@ -45,44 +43,49 @@ def diff(
     *,
     engine: str = "",
     platform: Platform | None = None,
+    directory: Path | None = None,
     registries: Registries | None = None,
     loaded: bool = False,
 ) -> Delta:
     """Plan the pull of ``new`` on a device that holds ``old`` (or ``none``).
 
-    Engine and link are the project's where it is one. Raises
+    Engine and link are the project's where it is one, and paths are relative to
+    ``directory``, or else to it. Raises
     :class:`~mlpack.plan.engines.UnknownEngine`, :class:`OtherPlatform` and what
     finding an image raises.
     """
     device = project.recipe.device if project else DeviceRecipe()
-    move = find_move(project, old, new, platform=platform, registries=registries, loaded=loaded)
+    target = find_image(project, new, platform, directory=directory, registries=registries)
+    move = find_move(
+        project, old, target, directory=directory, registries=registries, loaded=loaded
+    )
     return delta(engine or device.engine, old, new, move.pull)
 
 
 def find_move(
     project: Project | None,
     old: str,
-    new: str,
+    new: Found,
     *,
-    platform: Platform | None = None,
+    directory: Path | None = None,
     registries: Registries | None = None,
     loaded: bool = False,
 ) -> Move:
-    """Find both images, of one platform: the one asked for, or the first of ``new``.
+    """Find ``old`` for the platform of ``new``, and plan the way from one to the other.
 
     ``loaded`` where the device got ``old`` from a file, and no registry's digests with it.
     """
     device = project.recipe.device if project else DeviceRecipe()
-    target = find_image(project, new, platform, registries=registries)
     held = None
     if old != NONE:
-        held = find_image(project, old, target.image.platform, registries=registries)
-        _check_platform(held, target)
-    named = Reference.parse(new) if in_registry(new) else None
+        platform = new.image.platform
+        held = find_image(project, old, platform, directory=directory, registries=registries)
+        _check_platform(held, new)
+    named = Reference.parse(new.name) if in_registry(new.name) else None
     link = Link.of(device, named or (project.recipe.repository if project else None))
     state = _state(held, loaded)
-    pull = Pull(image=target.image, index=target.index, state=state, link=link)
-    return Move(old=held, new=target, pull=pull)
+    pull = Pull(image=new.image, index=new.index, state=state, link=link)
+    return Move(old=held, new=new, pull=pull)
 
 
 def _state(held: Found | None, loaded: bool) -> DeviceState:

@@ -24,7 +24,7 @@ from mlpack.stores.base import Store, put_image
 from mlpack.stores.copy import FirstOf, MountFrom, copy
 from mlpack.stores.layout import LayoutStore
 from mlpack.stores.project import Project
-from mlpack.stores.references import Found
+from mlpack.stores.references import Found, find_image
 from mlpack.stores.registries import Registries
 from mlpack.stores.registry import RegistryStore
 from mlpack.stores.trees import Pile, copy_contents, read_tree
@@ -109,7 +109,8 @@ def graft(
     target, tag = open_target(out, reach)
     device = project.recipe.device if project else DeviceRecipe()
     rule = known_engine(engine or device.engine)
-    move = find_move(project, old, new, platform=platform, registries=reach)
+    found = find_image(project, new, platform, registries=reach)
+    move = find_move(project, old, found, registries=reach)
     if move.old is None:
         raise UsageError("a graft needs an image to stand on", hint="give OLD, not none")
     if move.new.image.platform.os != "linux":

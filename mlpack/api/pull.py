@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 
 from mlpack.api.push import describe
 from mlpack.errors import UsageError
-from mlpack.model.recipe import check_name
+from mlpack.model.recipe import check_name, check_word
+from mlpack.model.version import LATEST, check_version
 from mlpack.oci.descriptor import Descriptor
 from mlpack.oci.image import Image
 from mlpack.oci.reference import Reference
 from mlpack.stores.copy import Copied, copy
 from mlpack.stores.project import Project
-from mlpack.stores.references import LATEST, find_image
+from mlpack.stores.references import find_image
 from mlpack.stores.registries import Registries
 from mlpack.stores.releases import MODEL, VERSION, TagTaken, release_tag
 from mlpack.stores.wire import Counted
@@ -61,7 +62,7 @@ def pull(
     """
     found = find_image(None, str(place), registries=registries)
     model, version = _release(found.image)
-    tag = check_name(name, "name") if name else release_tag(model, version) if model else ""
+    tag = check_word(name, "name") if name else release_tag(model, version) if model else ""
     tag = tag or _default(place)
     if name:
         model = version = ""
@@ -89,7 +90,7 @@ def _release(image: Image) -> tuple[str, str]:
     """The model and version its labels name; empty where they name none that can be one."""
     model, version = image.labels.get(MODEL, ""), image.labels.get(VERSION, "")
     try:
-        return check_name(model), check_name(version, "version")
+        return check_name(model), check_version(version)
     except ValueError:
         return "", ""
 
@@ -98,6 +99,6 @@ def _default(place: Reference) -> str:
     last = place.repository.rpartition("/")[2]
     tag = place.tag or (place.digest.short if place.digest else LATEST)
     try:
-        return check_name(f"{last}-{tag}".lower(), "name")
+        return check_word(f"{last}-{tag}".lower(), "name")
     except ValueError as error:
         raise UsageError(f"{place} gives no name for the store", hint="add --as NAME") from error

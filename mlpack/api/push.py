@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mlpack.errors import UsageError
-from mlpack.model.recipe import check_name
+from mlpack.model.recipe import check_word
+from mlpack.model.version import LATEST
 from mlpack.oci.descriptor import Descriptor
 from mlpack.oci.digest import Digest
 from mlpack.oci.reference import Reference
@@ -14,7 +15,7 @@ from mlpack.stores.base import NotFound, Readable, images
 from mlpack.stores.copy import Copied, FirstOf, MountFrom, copy
 from mlpack.stores.layout import REF_NAME
 from mlpack.stores.project import Project
-from mlpack.stores.references import LATEST, find_image
+from mlpack.stores.references import find_image
 from mlpack.stores.registries import Registries
 from mlpack.stores.registry import RegistryStore
 from mlpack.stores.releases import VERSION
@@ -140,4 +141,4 @@ def _place(project: Project, to: Reference | None, target: Descriptor, text: str
     entries = (each for each in project.layout.entries() if each.digest == target.digest)
     named = next(entries, target).annotations
     tag = named.get(VERSION) or named.get(REF_NAME) or LATEST
-    return Reference(place.registry, place.repository, check_name(tag, "tag"))
+    return Reference(place.registry, place.repository, check_word(tag, "tag"))

@@ -17,7 +17,13 @@ from mlpack.model.version import SCORING, ModelFile, ModelVersion, Signature
 from mlpack.stores.commit import source_commit
 from mlpack.stores.importers.reading import read_model
 from mlpack.stores.importers.scoring import read_scoring
-from mlpack.stores.importers.source import ModelSource, measure, measure_file, opened
+from mlpack.stores.importers.source import (
+    ModelSource,
+    UnreadableModel,
+    measure,
+    measure_file,
+    opened,
+)
 from mlpack.stores.models import ModelStore, OpenModelFile
 from mlpack.stores.project import Project
 from mlpack.stores.releases import release_tag
@@ -63,6 +69,11 @@ def register(
     or :class:`~mlpack.stores.importers.source.UnreadableModel`; nothing is named then.
     """
     name = check_name(about.name or project.recipe.model)
+    if project.root.resolve().is_relative_to(path.resolve()):
+        raise UnreadableModel(
+            f"{path} holds the whole project",
+            hint="put the model's files into a directory of their own",
+        )
     source = read_model(path, trust_pickle=trust_pickle, features=features)
     script, script_notes = _script(project, scoring)
     candidate = replace(

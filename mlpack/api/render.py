@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mlpack.errors import MlpackError, UsageError
+from mlpack.errors import MlpackError
 from mlpack.model.recipe import ModuleRecipe
 from mlpack.oci.descriptor import Platform
 from mlpack.oci.reference import Reference
@@ -15,7 +15,6 @@ from mlpack.render.iotedge.deployment import render as render_deployment
 from mlpack.render.iotedge.routes import Route
 from mlpack.stores.project import Project
 from mlpack.stores.references import find_image
-from mlpack.stores.releases import MODEL, VERSION
 from mlpack.stores.templates import read_template
 
 TEMPLATE = "iotedge/deployment.json.j2"
@@ -64,12 +63,7 @@ def render(
     platform's image alone, which saves each device the request for the index.
     """
     found = find_image(project, release, platform)
-    name, version = (found.target.annotations.get(key) for key in (MODEL, VERSION))
-    if name is None or version is None:
-        raise UsageError(
-            f"{release!r} is not a release of a model",
-            hint="name one as NAME or NAME:VERSION; mlpack models lists them",
-        )
+    name, version = found.release
     place = repository or _place(release) or project.recipe.repository
     if place is None:
         raise NoRepository(f"it is not said where devices fetch {name!r} from")

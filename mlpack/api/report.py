@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from mlpack.api.diff import Move, find_move
-from mlpack.errors import UsageError
+from mlpack.model.recipe import BASE, InvalidRecipe
 from mlpack.oci.descriptor import Platform
 from mlpack.plan.delta import delta
-from mlpack.plan.engines import ENGINES, engine
+from mlpack.plan.engines import ENGINES, Engine, engine
 from mlpack.plan.report import Report
 from mlpack.plan.strategy import Way, one_layer, usual_build, whole_image
 from mlpack.plan.tariff import Tariff
 from mlpack.stores.project import Project
-from mlpack.stores.references import NoSuchImage
+from mlpack.stores.references import find_image
 from mlpack.stores.releases import releases
-from mlpack.stores.tariffs import read_tariff
+from mlpack.stores.tariffs import NoSuchTariff, read_tariff
 
 
 def report(
@@ -28,20 +28,22 @@ def report(
 ) -> Report:
     """Work out what bringing a fleet to ``release`` takes.
 
-    Where nothing is said: the newest release of the project's model, from the
-    release before it (or from the base), on every engine with the money for the
-    project's own, for the project's number of devices and its tariff.
+    ``release`` is ``NAME[:VERSION]``, or what ``mlpack build`` prints. Where nothing
+    is said: the newest release of the project's model, from the release before it
+    (or from the base), on every engine with the money for the project's own, for
+    the project's number of devices and its tariff.
     """
     recipe = project.recipe
-    name, version = _release(project, release)
+    new = find_image(project, release or recipe.model, platform)
+    name, version = new.release
     before = old or _previous(project, name, version)
     chosen = engine(engine_name or recipe.device.engine)
-    move = find_move(project, before, f"{name}:{version}", platform=platform)
-    ways, missing = _ways(project, chosen.name, move)
+    move = find_move(project, before, new)
+    ways, missing = _ways(project, chosen, move)
     return Report(
         release=f"{name}:{version}",
-        digest=move.new.target.digest,
-        platform=move.new.image.platform,
+        digest=new.target.digest,
+        platform=new.image.platform,
         old=before,
         engine=chosen.name,
         link=move.pull.link,
@@ -61,32 +63,23 @@ def _project_tariff(project: Project) -> Tariff:
     named = project.recipe.fleet.tariff
     if "/" in named or named.endswith(".toml"):
         project.path(named)
-    return read_tariff(named, project.root)
-
-
-def _release(project: Project, text: str) -> tuple[str, str]:
-    """Name and version of the release meant; raise where there is none."""
-    if ":" in text.partition(":")[2] or "/" in text or "@" in text:
-        raise UsageError(f"{text!r} is not NAME[:VERSION]", hint="for two images: mlpack diff")
-    name, _, version = (text or project.recipe.model).partition(":")
-    found = list(releases(project.layout, name))
-    if not found:
-        raise NoSuchImage(f"model {name!r} has no release", hint=f"make one: mlpack build {name}")
-    return name, version or found[-1]
+    try:
+        return read_tariff(named, project.root)
+    except NoSuchTariff as error:
+        raise InvalidRecipe(f"[fleet] tariff: {error}", hint=error.hint) from error
 
 
 def _previous(project: Project, name: str, version: str) -> str:
     """The release before this one, where there is one; else the base."""
     found = list(releases(project.layout, name))
     before = found[: found.index(version)] if version in found else []
-    return f"{name}:{before[-1]}" if before else "base"
+    return f"{name}:{before[-1]}" if before else BASE
 
 
-def _ways(project: Project, name: str, move: Move) -> tuple[tuple[Way, ...], tuple[str, ...]]:
+def _ways(project: Project, chosen: Engine, move: Move) -> tuple[tuple[Way, ...], tuple[str, ...]]:
     """All ways that can be worked out, dearest first, and why others cannot."""
-    chosen = engine(name)
     whole, ours = whole_image(chosen, move.pull), one_layer(chosen, move.pull)
-    locked = project.lock().base.on(move.new.image.platform) if project.has_lock else None
+    locked = project.lock().base.on(move.pull.image.platform) if project.has_lock else None
     old = move.old.image if move.old else None
     usual = usual_build(chosen, move.pull, old, locked.layers) if locked else None
     if usual is None:

@@ -6,7 +6,7 @@ import posixpath
 import tempfile
 import threading
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -115,7 +115,9 @@ def assemble(job: Job) -> tuple[LockedBase, tuple[Assembled, ...]]:
     with ThreadPoolExecutor(len(platforms), thread_name_prefix="base") as pool:
         running = [pool.submit(_platform, job, platform, pinned, advance) for platform in platforms]
         try:
-            made = tuple(each.result() for each in running)
+            # Not in their order: a platform that fails is noticed while another goes on.
+            wait(running, return_when=FIRST_EXCEPTION)
+            made = tuple(each.result() for each in running if each.done())
         except BaseException:
             # Also on an interrupt: the other threads end at their next step.
             stop.set()
@@ -137,7 +139,7 @@ def _platform(job: Job, platform: Platform, pinned: str, advance: Advance) -> As
         folder, wheels = Path(name), Path(name) / "wheels"
         if job.recipe.source.partition(":")[0] == DEBIAN:
             interpreter = _DEBIAN_PYTHON
-            packages, part = _packages(job, python.Target(platform, interpreter), wheels)
+            packages, part = _packages(job, python.Target(platform, interpreter), wheels, advance)
             below = _debian(job, platform, part.needed, folder, advance)
         else:
             place = pinned or job.recipe.source
@@ -146,7 +148,7 @@ def _platform(job: Job, platform: Platform, pinned: str, advance: Advance) -> As
             copied = copy_layers(source, job.store)
             found = source.inspect(job.store, copied)
             interpreter = found.interpreter
-            packages, part = _packages(job, python.Target(platform, interpreter), wheels)
+            packages, part = _packages(job, python.Target(platform, interpreter), wheels, advance)
             layers = tuple(LockedLayer("source", each) for each in copied)
             below = _Below(layers, (), (), found.libraries, {}, source.image.env)
         above = (
@@ -189,7 +191,7 @@ def _layer(job: Job, role: str, items: Iterable[Item], advance: Advance) -> Lock
 
 
 def _packages(
-    job: Job, target: python.Target, folder: Path
+    job: Job, target: python.Target, folder: Path, advance: Advance
 ) -> tuple[tuple[LockedPackage, ...], PackagesPart]:
     held = job.held.on(target.platform) if job.held else None
     if job.exact and held:
@@ -197,7 +199,7 @@ def _packages(
     else:
         chosen = python.resolve(job.requirements, target, held.python if held else ())
     python.install(chosen, target, folder)
-    return chosen, collect(folder, target.python.directory)
+    return chosen, collect(folder, target.python.directory, advance)
 
 
 def _debian(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlpack.base.elf import MAGIC, needs, shrink
-from mlpack.base.items import Item, file, symlink
+from mlpack.base.items import Advance, Item, file, symlink
 from mlpack.base.rules import PACKAGES, Dropped, rule_for
 
 _LAZY_STUBS = b"attach_stub"
@@ -29,15 +29,17 @@ class PackagesPart:
         return frozenset(name for names in self.needs.values() for name in names)
 
 
-def collect(directory: Path, place: str) -> PackagesPart:
+def collect(directory: Path, place: str, advance: Advance = lambda _: None) -> PackagesPart:
     """What of ``directory``, where uv installed, goes to ``place`` in the image.
 
     Shared objects are shrunk where they lie: ``directory`` is the caller's to change.
+    ``advance`` is asked before each file, and stops the work by raising.
     """
     items: list[Item] = []
     linked: dict[str, tuple[str, ...]] = {}
     counted: dict[str, Dropped] = {}
     for source in _files(directory):
+        advance(0)
         path = source.relative_to(directory).as_posix()
         rule = rule_for(PACKAGES, path)
         if rule is not None and not _read_when_imported(source):

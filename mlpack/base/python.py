@@ -185,7 +185,10 @@ def _file_name(wheel: Node) -> str:
 
 def _uv(folder: str, *arguments: str) -> None:
     """Run uv in ``folder``, where no settings of another project lie."""
-    command = [find_uv(), *arguments, *_QUIET]
+    # Our own Python does for any target; else uv would look for one of the target's version,
+    # and download it.
+    python = ("--python", sys.executable, "--no-python-downloads")
+    command = [find_uv(), *arguments, *python, *_QUIET]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         raise NoPackages("uv could not do it: " + _reason(done.stderr))

@@ -29,7 +29,10 @@ def base() -> None:
 )
 @click.option("--upgrade", is_flag=True, help="Take the newest versions instead of the locked.")
 def build(upgrade: bool) -> None:
-    """Make the base that mlpack.toml asks for, once, and write mlpack.lock."""
+    """Make the base mlpack.toml asks for, once; write mlpack.lock.
+
+    A base that is locked and in the store is not made again.
+    """
     from mlpack.api import base as api
     from mlpack.stores.references import in_registry
 

@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING
 import click
 
 from mlpack.cli import output
-from mlpack.cli.options import command, now, project, registries, setting
+from mlpack.cli.options import PLATFORM, command, now, project, registries, setting
 
 if TYPE_CHECKING:
     from mlpack.api.remote_base import RemoteBase
     from mlpack.builders.builder import Builder
+    from mlpack.oci.descriptor import Platform
     from mlpack.oci.reference import Reference
 
 
 @command(
     "build",
     examples="""
-    mlpack build fan                        the latest version of fan
+    mlpack build                            the project's model, its latest version
     mlpack build fan:2                      this version
     mlpack build fan --platform linux/arm64
     mlpack build fan --builder docker       through a Docker daemon
@@ -27,12 +28,12 @@ if TYPE_CHECKING:
     mlpack render $(mlpack build fan)       a command that takes what build prints
     """,
 )
-@click.argument("model", metavar="NAME[:VERSION]")
+@click.argument("model", default="", metavar="[NAME[:VERSION]]")
 @click.option(
     "--platform",
     "platforms",
+    type=PLATFORM,
     multiple=True,
-    metavar="OS/ARCH",
     help="Build for this platform only; may be repeated. Default: all of [base] platforms.",
 )
 @click.option(
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     help="Build on the base in a registry; its layers stay there, and push mounts them.",
 )
 def build(
-    model: str, platforms: tuple[str, ...], builder: str, acr: str | None, base: str | None
+    model: str, platforms: tuple[Platform, ...], builder: str, acr: str | None, base: str | None
 ) -> None:
     """Make a release: the base and one layer with the model.
 
@@ -62,18 +63,17 @@ def build(
     """
     from mlpack.api import build as api
     from mlpack.model.version import parse_name
-    from mlpack.oci.descriptor import Platform
 
-    name, version = parse_name(model)
-    wanted = [Platform.parse(text) for text in platforms]
+    here = project()
+    name, version = parse_name(model or here.recipe.model)
     below = _base(base) if base else None
     made_by = _builder(builder, acr or setting("acr"), below.place if below else None)
     release = api.build(
-        project(), name, version, platforms=wanted, builder=made_by, base=below, now=now()
+        here, name, version, platforms=platforms, builder=made_by, base=below, now=now()
     )
     cost = release.transfer
     output.note(
-        f"{release.version.name}:{release.version.version} on base {release.base.digest.short}: "
+        f"{release.version} on base {release.base.digest.short}: "
         f"one layer of {output.size(release.layer.size)}"
     )
     output.note(

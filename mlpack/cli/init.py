@@ -17,9 +17,7 @@ from mlpack.cli import options, output
     mlpack init pump --name pump-wear
     """,
 )
-@click.argument(
-    "directory", type=click.Path(file_okay=False, path_type=Path), default=Path(), metavar="[DIR]"
-)
+@click.argument("directory", type=click.Path(path_type=Path), default=Path(), metavar="[DIR]")
 @click.option(
     "--template",
     type=click.Choice(["minimal", "fan"]),

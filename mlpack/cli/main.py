@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import os
+import re
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -12,7 +16,7 @@ import click
 
 from mlpack import __version__
 from mlpack.cli.options import Settings, setting
-from mlpack.errors import MlpackError
+from mlpack.errors import MlpackError, UsageError
 
 COMMANDS = {
     "init": "Start a project: mlpack.toml, score.py, requirements.in.",
@@ -40,11 +44,12 @@ Listed here so that ``mlpack --help`` imports none of them; a test compares the
 lines with each command's own help.
 """
 
-SIGINT_STATUS = 130
+SIGINT_STATUS, SIGPIPE_STATUS = 130, 141
+_EMPTY_OPTION = re.compile(r"--[a-z-]+=")
 
 
 class Group(click.Group):
-    """Loads a command when it is called, and turns our own errors into two lines."""
+    """Loads a command when it is called, and turns errors into two lines."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All commands, in the order of the user's way through."""
@@ -63,18 +68,21 @@ class Group(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the arguments, the command's too; an empty one means nothing anywhere."""
+        with _reported():
+            if any(not arg or _EMPTY_OPTION.fullmatch(arg) for arg in args):
+                raise UsageError("an argument is empty", hint="is a variable of the shell not set?")
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> object:
-        """Run a command; an :class:`MlpackError` becomes ``error:`` and ``hint:`` and a status."""
-        try:
+        """Run a command; what goes wrong becomes ``error:`` and ``hint:`` and a status."""
+        with _reported():
             return super().invoke(ctx)
-        except MlpackError as error:
-            fail(str(error), error.hint, error.exit_status)
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            fail(f"{where}{error.strerror or error}", _os_hint(error), 1)
 
 
 @click.group(
+    "mlpack",
     cls=Group,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="\b\nThe way through:\n"
@@ -99,12 +107,37 @@ def cli(ctx: click.Context, directory: Path, as_json: bool) -> None:
     ctx.obj = Settings(directory, as_json or setting("json") == "1")
 
 
+@contextmanager
+def _reported() -> Iterator[None]:
+    """End with two lines and a status where the block raises an error, mlpack's or another's."""
+    try:
+        yield
+    except MlpackError as error:
+        fail(str(error), error.hint, error.exit_status)
+    except click.exceptions.NoArgsIsHelpError:
+        raise  # a group without its command shows its help
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else "mlpack"
+        said = error.format_message().rstrip(".")
+        fail(f"{said[:1].lower()}{said[1:]}", f"see: {where} --help", error.exit_code)
+    except BrokenPipeError:
+        _leave_the_pipe()
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        fail(f"{where}{error.strerror or error}", _os_hint(error), 1)
+
+
 def fail(message: str, hint: str, status: int) -> NoReturn:
-    """Print what went wrong and what to do, and end with ``status``."""
-    click.echo(f"error: {message}", err=True)
+    """Print what went wrong and what to do, one line each, and end with ``status``."""
+    click.echo(f"error: {_line(message)}", err=True)
     if hint:
-        click.echo(f"hint: {hint}", err=True)
+        click.echo(f"hint: {_line(hint)}", err=True)
     sys.exit(status)
+
+
+def _line(text: str) -> str:
+    """``text`` on one line: a name in it may hold a line break or a terminal's codes."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def main() -> None:
@@ -112,14 +145,23 @@ def main() -> None:
     # A terminated command must clean up as an interrupted one does.
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        cli.main(standalone_mode=False)
+        cli.main(prog_name="mlpack", standalone_mode=False)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    except BrokenPipeError:
+        _leave_the_pipe()
     except (click.Abort, KeyboardInterrupt):
         fail("interrupted; nothing half-done was left", "", SIGINT_STATUS)
+
+
+def _leave_the_pipe() -> NoReturn:
+    """End as programs do whose reader went away (``mlpack report | head``)."""
+    # What Python still has to flush goes nowhere, instead of failing again at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(SIGPIPE_STATUS)
 
 
 def _terminated(*_: object) -> None:
@@ -133,5 +175,8 @@ def _os_hint(error: OSError) -> str:
         errno.ENOSPC: "free some disk space and run the command again",
         errno.EDQUOT: "free some disk space and run the command again",
         errno.EACCES: "check who owns the file or directory",
+        errno.EPERM: "check who owns the file or directory",
+        errno.ENOTDIR: "a part of this path is a file, not a directory",
+        errno.ENAMETOOLONG: "choose a shorter name",
         errno.EROFS: "the file system is read-only: choose another directory with -C",
     }.get(error.errno or 0, "")

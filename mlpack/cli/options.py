@@ -12,8 +12,22 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from mlpack.oci.descriptor import Platform
+    from mlpack.oci.reference import Reference
     from mlpack.stores.project import Project
     from mlpack.stores.registries import Registries
+
+
+ENVIRONMENT = {
+    "engine": ("device", "engine"),
+    "tls": ("device", "tls"),
+    "token_bytes": ("device", "token_bytes"),
+    "devices": ("fleet", "devices"),
+    "tariff": ("fleet", "tariff"),
+    "repository": ("image", "repository"),
+    "mirror": ("base", "mirror"),
+}
+"""``MLPACK_<NAME>`` → table and key of ``mlpack.toml``: all that is not part of a base's digest."""
 
 
 @dataclass(slots=True)
@@ -29,6 +43,40 @@ def setting(name: str) -> str:
     return os.environ.get(f"MLPACK_{name.upper()}", "")
 
 
+class Parsed(click.ParamType):  # type: ignore[type-arg]  # generic in the stubs only
+    """An argument that ``read`` turns into a value; what it raises says what is wrong."""
+
+    def __init__(self, name: str, read: Callable[[str], object]) -> None:
+        self.name = name
+        self._read = read
+
+    def convert(self, value: object, param: object, ctx: object) -> object:
+        """Read a text; a value that was read already stays."""
+        return self._read(value) if isinstance(value, str) else value
+
+
+def _platform(text: str) -> Platform:
+    from mlpack.oci.descriptor import Platform
+
+    return Platform.parse(text)
+
+
+def _repository(text: str) -> Reference:
+    from mlpack.oci.reference import Reference
+
+    return Reference.parse_repository(text)
+
+
+PLATFORM = Parsed("OS/ARCH", _platform)
+REPOSITORY = Parsed("REPOSITORY", _repository)
+
+
+class Count(click.IntRange):
+    """A whole number of things."""
+
+    name = "whole number"
+
+
 def settings() -> Settings:
     """The settings of the running command."""
     found = click.get_current_context().find_object(Settings)
@@ -37,9 +85,16 @@ def settings() -> Settings:
 
 def project() -> Project:
     """The project in the directory of ``-C``; raises when there is none."""
+    from mlpack.model.recipe import Override
     from mlpack.stores.project import Project
 
-    return Project.find(settings().directory)
+    said = {name: setting(name) for name in ENVIRONMENT}
+    overrides = (
+        Override(f"MLPACK_{name.upper()}", *ENVIRONMENT[name], value)
+        for name, value in said.items()
+        if value
+    )
+    return Project.find(settings().directory, tuple(overrides))
 
 
 def project_if_any() -> Project | None:

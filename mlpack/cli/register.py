@@ -7,9 +7,10 @@ from pathlib import Path
 import click
 
 from mlpack.cli import output
-from mlpack.cli.options import command, now, project, settings
+from mlpack.cli.options import Count, command, now, project, settings
 
 MAX_METRICS_BYTES = 1024 * 1024
+_METRICS_HINT = 'a file of metrics is a JSON object of numbers: {"accuracy": 0.98}'
 
 
 @command(
@@ -22,8 +23,12 @@ MAX_METRICS_BYTES = 1024 * 1024
     """,
 )
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--name", default="", help="Model name. Default: [model] name of mlpack.toml.")
-@click.option("--version", default="", help="Version. Default: the next whole number.")
+@click.option(
+    "--name", default="", metavar="NAME", help="Model name. Default: [model] name of mlpack.toml."
+)
+@click.option(
+    "--version", default="", metavar="VERSION", help="Version. Default: the next whole number."
+)
 @click.option(
     "--scoring",
     type=click.Path(path_type=Path),
@@ -44,12 +49,17 @@ MAX_METRICS_BYTES = 1024 * 1024
     metavar="FILE",
     help="A JSON object of numbers, as training scripts write it.",
 )
-@click.option("--source-commit", default="", help="Default: the commit git has checked out.")
+@click.option(
+    "--source-commit",
+    default="",
+    metavar="COMMIT",
+    help="Default: the commit git has checked out.",
+)
 @click.option(
     "--trust-pickle", is_flag=True, help="Load a pickle, which runs the code in it: only your own."
 )
 @click.option(
-    "--features", type=click.IntRange(1, 10_000_000), help="Input columns of an estimator."
+    "--features", type=Count(1, 10_000_000), metavar="N", help="Input columns of an estimator."
 )
 def register(
     path: Path,
@@ -75,8 +85,9 @@ def register(
     about = About(
         name=name,
         version=version,
-        tags=_pairs(tags),
-        metrics=(_read_metrics(here / metrics_file) if metrics_file else {}) | _pairs(metrics),
+        tags=_pairs("--tag", tags),
+        metrics=(_read_metrics(here / metrics_file) if metrics_file else {})
+        | _pairs("--metric", metrics),
         source_commit=source_commit,
     )
     done = api.register(
@@ -92,17 +103,18 @@ def register(
     for each in done.notes:
         output.note(each)
     if not done.already:
-        count = f"{len(found.files)} files" if len(found.files) > 1 else found.files[0].path
-        output.note(f"registered {found}: {count}, {output.size(found.size)}")
+        kept = f"{len(found.files)} files" if len(found.files) > 1 else found.files[0].path
+        script = f" and {found.scoring.path}" if found.scoring else ""
+        output.note(f"registered {found}: {kept}{script}, {output.size(found.size)}")
     output.answer(done.to_json(), str(found))
 
 
-def _pairs(texts: tuple[str, ...]) -> dict[str, str]:
+def _pairs(option: str, texts: tuple[str, ...]) -> dict[str, str]:
     pairs = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
-            raise click.BadParameter(f"{text!r} is not NAME=VALUE")
+            raise click.BadParameter(f"{text!r} is not NAME=VALUE", param_hint=option)
         pairs[key.strip()] = value.strip()
     return pairs
 
@@ -115,12 +127,16 @@ def _read_metrics(path: Path) -> dict[str, str]:
     from mlpack.oci.document import InvalidContent, parse
 
     if not path.is_file():
-        raise UsageError(f"{path} is not a file of metrics")
+        what = "is not a file" if path.exists() else "does not exist"
+        raise UsageError(f"{path} {what}", hint=_METRICS_HINT)
     if path.stat().st_size > MAX_METRICS_BYTES:
-        raise UsageError(f"{path} is larger than {MAX_METRICS_BYTES} bytes")
+        raise UsageError(f"{path} is larger than {MAX_METRICS_BYTES} bytes", hint=_METRICS_HINT)
     found = {}
-    for key, node in parse(path.read_bytes(), str(path)).items():
-        if isinstance(node.value, bool) or not isinstance(node.value, int | float):
-            raise InvalidContent(node.where, "is not a number")
-        found[key] = str(Decimal(repr(node.value)))
+    try:
+        for key, node in parse(path.read_bytes(), str(path)).items():
+            if isinstance(node.value, bool) or not isinstance(node.value, int | float):
+                raise InvalidContent(node.where, "is not a number")
+            found[key] = str(Decimal(repr(node.value)))
+    except InvalidContent as error:
+        raise InvalidContent(error.where, error.problem, hint=_METRICS_HINT) from error
     return found

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from mlpack.cli import options, output
+
+if TYPE_CHECKING:
+    from mlpack.oci.descriptor import Platform
+    from mlpack.oci.reference import Reference
 
 
 @options.command(
@@ -22,15 +27,19 @@ from mlpack.cli import options, output
     "-o",
     "--output",
     "path",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
     metavar="FILE",
     help="Write the manifest to FILE, whole or not at all, instead of printing it.",
 )
-@click.option("--repository", metavar="REPOSITORY", help="Use this instead of [image] repository.")
 @click.option(
-    "--platform", metavar="OS/ARCH", help="Name the image of one platform, not of all of them."
+    "--repository", type=options.REPOSITORY, help="Use this instead of [image] repository."
 )
-def render(release: str, path: Path | None, repository: str | None, platform: str | None) -> None:
+@click.option(
+    "--platform", type=options.PLATFORM, help="Name the image of one platform, not of all of them."
+)
+def render(
+    release: str, path: Path | None, repository: Reference | None, platform: Platform | None
+) -> None:
     """Write the IoT Edge deployment manifest of a release.
 
     The image is pinned by its digest, and the manifest is checked as a device and
@@ -38,20 +47,21 @@ def render(release: str, path: Path | None, repository: str | None, platform: st
     mlpack build prints is taken as well.
     """
     from mlpack.api.render import render as render_release
-    from mlpack.oci.descriptor import Platform
-    from mlpack.oci.reference import Reference
     from mlpack.stores.files import atomic
 
     rendered = render_release(
         options.project(),
         release,
-        repository=Reference.parse(repository) if repository else None,
-        platform=Platform.parse(platform) if platform else None,
+        repository=repository,
+        platform=platform,
     )
     if path is None:
         output.answer(rendered.to_json(), rendered.text.rstrip("\n"))
         return
-    with atomic(options.settings().directory / path) as out:
+    target = options.settings().directory / path
+    if target.is_dir():
+        raise click.BadParameter(f"{path} is a directory", param_hint="-o")
+    with atomic(target) as out:
         out.write(rendered.text.encode())
     output.note(f"{path}: module {rendered.module} runs {rendered.image}")
     output.answer({**rendered.to_json(), "path": str(path)}, "")

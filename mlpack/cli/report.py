@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from mlpack.cli import options, output
+from mlpack.model.recipe import MAX_DEVICES
+
+if TYPE_CHECKING:
+    from mlpack.oci.descriptor import Platform
 
 
 @options.command(
@@ -12,6 +18,7 @@ from mlpack.cli import options, output
     examples="""
     mlpack report
     mlpack report fan:2 --from fan:1 --devices 25000
+    mlpack report $(mlpack build fan)
     mlpack report fan --tariff origin-bundle --markdown > report.md
     mlpack report fan --from none --engine podman --json
     """,
@@ -25,11 +32,13 @@ from mlpack.cli import options, output
     help="What the devices hold: NAME:VERSION, base or none. Default: the release before.",
 )
 @click.option("--engine", default="", metavar="NAME", help="moby, containerd or podman only.")
-@click.option("--devices", type=click.IntRange(min=1), help="Default: [fleet] devices.")
+@click.option(
+    "--devices", type=options.Count(1, MAX_DEVICES), metavar="N", help="Default: [fleet] devices."
+)
 @click.option(
     "--tariff", metavar="NAME|FILE", help="A tariff mlpack ships, or a file. Default: [fleet]."
 )
-@click.option("--platform", metavar="OS/ARCH", help="Which of the release's images.")
+@click.option("--platform", type=options.PLATFORM, help="Which of the release's images.")
 @click.option("--markdown", is_flag=True, help="Print Markdown, for a pull request or a page.")
 def report(
     release: str,
@@ -37,17 +46,17 @@ def report(
     engine: str,
     devices: int | None,
     tariff: str | None,
-    platform: str | None,
+    platform: Platform | None,
     markdown: bool,
 ) -> None:
     """Show bytes and money per release and fleet.
 
+    NAME alone is the model's newest release; what mlpack build prints is taken as well.
     The bytes a device fetches, by part and engine; the same content as a whole
     image and as the usual build; and what a fleet pays for each. What no number
     includes is listed and counted.
     """
     from mlpack.api.report import report as work_out
-    from mlpack.oci.descriptor import Platform
     from mlpack.render import document
     from mlpack.render.report import report_blocks
     from mlpack.stores.tariffs import read_tariff
@@ -59,7 +68,7 @@ def report(
         engine_name=engine,
         devices=devices or 0,
         tariff=read_tariff(tariff, options.settings().directory) if tariff else None,
-        platform=Platform.parse(platform) if platform else None,
+        platform=platform,
     )
     blocks = report_blocks(found)
     output.answer(

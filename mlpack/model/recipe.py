@@ -5,40 +5,75 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
-from mlpack.errors import MlpackError
+from mlpack.errors import MlpackError, UsageError
 from mlpack.oci.descriptor import Platform
-from mlpack.oci.document import InvalidContent, Node
+from mlpack.oci.document import MAX_INTEGER, InvalidContent, Node
 from mlpack.oci.reference import Reference
 
+T = TypeVar("T")
+
 _NAME = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
+_DEBIAN_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 MAX_NAME = 63
+MAX_PORT = 65535
+MAX_DEVICES = 1_000_000_000
+
+BASE, NONE = "base", "none"
+"""Where an image is asked for: the project's base, and an empty device."""
+
+_NUMBERS = frozenset({"devices", "token_bytes"})
+
+RESERVED = frozenset({BASE, NONE, "oci", "docker-archive"})
+"""What no model can be called, since an image reference means something else by it."""
 
 
 class InvalidRecipe(MlpackError):
     """An ``mlpack.toml`` that cannot be followed; the message names the setting."""
 
-    hint = "see docs/reference.md for every setting, or start from: mlpack init"
+    hint = "docs/settings.md has every setting; mlpack init DIR writes a file of them"
 
 
-class InvalidName(MlpackError, ValueError):
+class InvalidName(UsageError):
     """A model name or version that could not be a directory and a tag."""
 
-    exit_status = 2
     hint = "use lower-case letters, digits and single . _ - between them, at most 63 characters"
 
 
-def check_name(text: str, what: str = "model name") -> str:
-    """Return ``text`` if it can safely be a directory, a tag and a label; else raise.
+def check_name(text: str) -> str:
+    """Return ``text`` if it can be a model's name; else raise :class:`InvalidName`.
 
     >>> check_name("fan-failure.v2")
     'fan-failure.v2'
     """
+    if text in RESERVED:
+        raise InvalidName(
+            f"{text!r} cannot be a model name: it stands for something else in an image reference",
+            hint="choose another name",
+        )
+    return check_word(text, "model name")
+
+
+def check_word(text: str, what: str) -> str:
+    """Return ``text`` if it can safely be a directory, a tag and a label; else raise."""
     if len(text) > MAX_NAME or not _NAME.fullmatch(text):
         raise InvalidName(f"{text!r} is not a {what}")
     return text
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """A setting said elsewhere than in ``mlpack.toml``, which it goes before."""
+
+    source: str
+    """Where it was said, for messages: ``MLPACK_ENGINE``."""
+
+    table: str
+    key: str
+    value: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +89,7 @@ class BaseRecipe:
     """Debian packages beyond the minimum."""
 
     mirror: str = ""
-    """Debian mirror; empty means the one mmdebstrap takes by itself."""
+    """Debian mirror; empty means deb.debian.org."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,14 +151,18 @@ class Recipe:
     fleet: FleetRecipe = field(default_factory=FleetRecipe)
 
     @classmethod
-    def parse(cls, text: str) -> Recipe:
+    def parse(cls, text: str, overrides: Iterable[Override] = ()) -> Recipe:
         """Read an ``mlpack.toml``; raise :class:`InvalidRecipe` naming the setting at fault."""
         try:
-            return _recipe(Node(tomllib.loads(text), "mlpack.toml"))
+            document = tomllib.loads(text)
+            found = _recipe(Node(document, "mlpack.toml"))
         except tomllib.TOMLDecodeError as error:
             raise InvalidRecipe(f"mlpack.toml is not TOML: {error}") from error
         except InvalidContent as error:
-            raise InvalidRecipe(str(error)) from error
+            raise InvalidRecipe(str(error), hint=error.hint) from error
+        for each in overrides:
+            found = _overridden(document, each)
+        return found
 
 
 def _recipe(root: Node) -> Recipe:
@@ -133,9 +172,9 @@ def _recipe(root: Node) -> Recipe:
     image = _table(root, "image", "repository")
     repository = image.get("repository")
     return Recipe(
-        model=check_name(model.need("name").text()),
+        model=_parsed(model.need("name"), check_name),
         scoring=_text(model, "scoring", ""),
-        repository=Reference.parse(repository.text()) if repository else None,
+        repository=_parsed(repository, Reference.parse_repository) if repository else None,
         registry=_registry(_table(root, "registry", "ca", "insecure")),
         base=_base(_table(root, "base", "from", "platforms", "requirements", "packages", "mirror")),
         device=_device(_table(root, "device", "engine", "tls", "token_bytes")),
@@ -149,15 +188,26 @@ def _registry(node: Node) -> RegistryRecipe:
     return RegistryRecipe(ca=_text(node, "ca", ""), insecure=insecure.texts() if insecure else ())
 
 
+def _overridden(document: dict[str, dict[str, object]], over: Override) -> Recipe:
+    """What ``document`` says with ``over`` written into it."""
+    number = over.key in _NUMBERS and over.value.isdecimal()
+    document.setdefault(over.table, {})[over.key] = int(over.value) if number else over.value
+    try:
+        return _recipe(Node(document, "mlpack.toml"))
+    except InvalidContent as error:
+        raise InvalidRecipe(f"{over.source}: {error.problem}", hint=error.hint) from error
+
+
 def _base(node: Node) -> BaseRecipe:
     default = BaseRecipe()
     platforms, packages = node.get("platforms"), node.get("packages")
-    named = [Platform.parse(text) for text in platforms.texts()] if platforms else []
+    named = [_parsed(e, Platform.parse) for e in platforms.elements()] if platforms else []
+    wanted = [_parsed(e, _debian_name) for e in packages.elements()] if packages else []
     return BaseRecipe(
-        source=_text(node, "from", default.source),
+        source=_filled(node, "from", default.source),
         platforms=tuple(sorted(set(named))) or default.platforms,
-        requirements=_text(node, "requirements", default.requirements),
-        packages=tuple(sorted(set(packages.texts()))) if packages else (),
+        requirements=_filled(node, "requirements", default.requirements),
+        packages=tuple(sorted(set(wanted))),
         mirror=_text(node, "mirror", ""),
     )
 
@@ -173,17 +223,15 @@ def _device(node: Node) -> DeviceRecipe:
 
 def _module(node: Node) -> ModuleRecipe:
     env = node.get("env")
-    port = _integer(node, "port", 5001, minimum=1)
-    if port > 65535:
-        raise InvalidContent(f"{node.where}.port", f"{port} is not a port (1 to 65535)")
+    port = _integer(node, "port", 5001, minimum=1, maximum=MAX_PORT)
     return ModuleRecipe(name=_text(node, "name", ""), port=port, env=env.text_map() if env else {})
 
 
 def _fleet(node: Node) -> FleetRecipe:
     default = FleetRecipe()
     return FleetRecipe(
-        devices=_integer(node, "devices", default.devices, minimum=1),
-        tariff=_text(node, "tariff", default.tariff),
+        devices=_integer(node, "devices", default.devices, minimum=1, maximum=MAX_DEVICES),
+        tariff=_filled(node, "tariff", default.tariff),
     )
 
 
@@ -209,6 +257,31 @@ def _text(node: Node, key: str, default: str) -> str:
     return found.text() if found else default
 
 
-def _integer(node: Node, key: str, default: int, *, minimum: int = 0) -> int:
+def _filled(node: Node, key: str, default: str) -> str:
+    """As :func:`_text`, for what cannot be empty."""
+    found = _text(node, key, default)
+    if not found.strip():
+        raise InvalidContent(f"{node.where}.{key}", "is empty", hint="leave it out, or write one")
+    return found
+
+
+def _integer(
+    node: Node, key: str, default: int, *, minimum: int = 0, maximum: int = MAX_INTEGER
+) -> int:
     found = node.get(key)
-    return found.integer(minimum=minimum) if found else default
+    return found.integer(minimum=minimum, maximum=maximum) if found else default
+
+
+def _parsed(node: Node, read: Callable[[str], T]) -> T:
+    """What ``read`` makes of a text; where it refuses, the message names the setting too."""
+    try:
+        return read(node.text())
+    except UsageError as error:
+        raise InvalidContent(node.where, str(error), hint=error.hint) from error
+
+
+def _debian_name(text: str) -> str:
+    # apt-get would take "--option" as one, and "a b" as two.
+    if not _DEBIAN_NAME.fullmatch(text):
+        raise UsageError(f"{text!r} is not the name of a Debian package")
+    return text

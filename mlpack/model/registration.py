@@ -37,14 +37,17 @@ class About:
     def __post_init__(self) -> None:
         if self.version:
             check_version(self.version)
-        for key, value in [*self.tags.items(), *self.metrics.items()]:
-            _check_text(key, value)
+        for key, value in self.tags.items():
+            _check_text("the name of a tag", key, least=1)
+            _check_text(f"tag {key!r}", value)
         for key, value in self.metrics.items():
+            _check_text("the name of a metric", key, least=1)
+            _check_text(f"metric {key!r}", value)
             if not _is_number(value):
                 raise UsageError(
                     f"metric {key!r} is {value!r}, not a number", hint="write accuracy=0.98"
                 )
-        _check_text("source commit", self.source_commit)
+        _check_text("the source commit", self.source_commit)
 
 
 def settle(
@@ -96,16 +99,22 @@ def _merge(same: ModelVersion, candidate: ModelVersion, asked: str) -> ModelVers
 
 
 def added(before: ModelVersion, after: ModelVersion) -> Iterator[str]:
-    """What ``after`` says that ``before`` did not, as ``name=value``."""
+    """What ``after`` says that ``before`` did not, as ``name=value``; and the commit."""
     for old, new in ((before.tags, after.tags), (before.metrics, after.metrics)):
         yield from (f"{key}={value}" for key, value in new.items() if old.get(key) != value)
+    if after.source_commit != before.source_commit:
+        yield f"commit {after.source_commit}"
 
 
-def _check_text(key: str, value: str) -> None:
-    if not key or max(len(key), len(value)) > MAX_TEXT or not (key + value).isprintable():
+def _check_text(what: str, text: str, *, least: int = 0) -> None:
+    if not least <= len(text) <= MAX_TEXT:
         raise UsageError(
-            f"{key[:MAX_TEXT]!r} is no tag, metric or commit: empty, too long or not printable",
-            hint=f"write it as NAME=VALUE, at most {MAX_TEXT} characters each",
+            f"{what} has {len(text)} characters", hint=f"write at most {MAX_TEXT}, and some"
+        )
+    if not text.isprintable():
+        raise UsageError(
+            f"{what} is {text!r}: a line break or control character is in it",
+            hint="write it on one line",
         )
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Literal, get_args
 
 from mlpack.errors import UsageError
-from mlpack.model.recipe import check_name
+from mlpack.model.recipe import check_name, check_word
 from mlpack.oci.digest import Digest, InvalidDigest
 from mlpack.oci.document import InvalidContent, Node, canonical
 from mlpack.oci.tree import check_path
@@ -31,7 +31,7 @@ def check_version(text: str) -> str:
             f"{LATEST!r} stands for the newest version and cannot be one",
             hint="give a number or leave --version out",
         )
-    return check_name(text, "version")
+    return check_word(text, "version")
 
 
 def parse_name(text: str) -> tuple[str, str]:
@@ -213,7 +213,7 @@ class ModelVersion:
         scoring = node.get("scoring")
         return cls(
             name=check_name(node.need("name").text()),
-            version=check_name(node.need("version").text(), "version"),
+            version=check_word(node.need("version").text(), "version"),
             framework=_framework(node.need("framework")),
             files=tuple(sorted(ModelFile.from_json(e) for e in node.need("files").elements())),
             scoring=ModelFile.from_json(scoring) if scoring else None,

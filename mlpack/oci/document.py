@@ -17,6 +17,10 @@ MAX_DOCUMENT_BYTES = 4 * 1024 * 1024
 (distribution-spec, *Pushing Manifests*)."""
 
 
+MAX_INTEGER = 2**63 - 1
+"""What other tools read: image-spec's sizes are int64."""
+
+
 class InvalidContent(MlpackError, ValueError):
     """A document that does not say what it must; ``where`` is the path inside it."""
 
@@ -80,12 +84,14 @@ class Node:
             raise InvalidContent(self.where, "is not a string")
         return self.value
 
-    def integer(self, *, minimum: int = 0) -> int:
-        """This value as a whole number of at least ``minimum``."""
+    def integer(self, *, minimum: int = 0, maximum: int = MAX_INTEGER) -> int:
+        """This value as a whole number from ``minimum`` to ``maximum``."""
         if isinstance(self.value, bool) or not isinstance(self.value, int):
             raise InvalidContent(self.where, "is not a whole number")
         if self.value < minimum:
             raise InvalidContent(self.where, f"is {self.value}, less than {minimum}")
+        if self.value > maximum:
+            raise InvalidContent(self.where, f"is {self.value}, more than {maximum}")
         return self.value
 
     def texts(self) -> tuple[str, ...]:

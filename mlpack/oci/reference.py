@@ -55,6 +55,17 @@ class Reference:
             raise InvalidReference(f"{text!r}: {error}") from error
         return cls(registry, repository, tag, digest)
 
+    @classmethod
+    def parse_repository(cls, text: str) -> Reference:
+        """Read a reference that names a repository only: no tag, no digest."""
+        found = cls.parse(text)
+        if found.tag or found.digest:
+            raise InvalidReference(
+                f"{text!r} has a tag or digest, which each release brings itself",
+                hint=f"write {found.name}",
+            )
+        return found
+
     @property
     def name(self) -> str:
         """Registry and repository, without tag or digest."""

@@ -16,6 +16,10 @@ from decimal import Decimal
 from mlpack.errors import MlpackError
 from mlpack.oci.document import InvalidContent, Node
 
+MAX_PRICE = 10**12
+MAX_DECIMALS = 20
+"""Prices beyond these are slips of the pen, and would make sums of absurd length."""
+
 
 class InvalidTariff(MlpackError):
     """A tariff file that cannot be used; the message names the entry."""
@@ -160,6 +164,11 @@ def _amount(node: Node) -> Decimal:
     amount = Decimal(value)
     if not amount.is_finite() or amount < 0:
         raise InvalidContent(node.where, f"{value} is not a price")
+    exponent = amount.as_tuple().exponent
+    if amount > MAX_PRICE or (isinstance(exponent, int) and exponent < -MAX_DECIMALS):
+        raise InvalidContent(
+            node.where, f"is more than {MAX_PRICE:,}, or has more than {MAX_DECIMALS} decimals"
+        )
     return amount
 
 

@@ -38,12 +38,13 @@ class ArchiveStore:
         self._members: dict[Digest, str] = {}
         self._made: dict[Digest, bytes] = {}
         self._names: dict[str, Descriptor] = {}
+        # Asked before it is opened: opening a FIFO would wait for ever.
+        if not path.is_file():
+            raise NotAnArchive(f"{path} {'is not a file' if path.exists() else 'does not exist'}")
         try:
             with tarfile.open(path, "r:") as archive:
                 self._read(archive)
-        except FileNotFoundError:
-            raise NotAnArchive(f"{path} does not exist") from None
-        except (tarfile.TarError, IsADirectoryError, EOFError) as error:
+        except (tarfile.TarError, EOFError) as error:
             raise NotAnArchive(f"{path} is not a docker-archive ({error})") from error
 
     def exists(self, target: Descriptor) -> bool:

@@ -30,6 +30,12 @@ class Corrupt(MlpackError):
     hint = "the content changed on disk or on the way: fetch or build it again"
 
 
+class NotAnImage(MlpackError):
+    """A manifest of something else, such as a model version."""
+
+    hint = "name a release, or an image; mlpack models lists what there is"
+
+
 class Sink(Protocol):
     """Takes the bytes of one blob whose digest is known only at the end."""
 
@@ -118,9 +124,11 @@ def read(store: Readable, target: Descriptor, *, limit: int = MAX_DOCUMENT_BYTES
 
 
 def read_image(store: Readable, target: Descriptor) -> Image:
-    """Read one platform's image: its manifest and its config."""
+    """Read one platform's image: its manifest and its config; raise :class:`NotAnImage`."""
     manifest = read(store, target)
     config = Image(manifest, b"{}").config_descriptor
+    if config.media_type not in media.CONFIGS:
+        raise NotAnImage(f"{target.digest} is no image: its config is {config.media_type}")
     return Image(manifest, read(store, config))
 
 

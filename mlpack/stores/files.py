@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -34,7 +35,7 @@ def staged(folder: Path) -> Iterator[tuple[BinaryIO, _Keep]]:
     Its writer holds a lock on it, so one without is what a killed process left,
     and is removed here.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     _clear_abandoned(folder)
     content, temporary = _create(folder)
     try:
@@ -42,6 +43,15 @@ def staged(folder: Path) -> Iterator[tuple[BinaryIO, _Keep]]:
             yield content, _Keep(content, temporary)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Make ``folder`` and those above it where they are not there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        # What stands there is a file: to hear that it exists would help nobody.
+        raise NotADirectoryError(errno.ENOTDIR, "is not a directory", str(folder)) from error
 
 
 def _create(folder: Path) -> tuple[BinaryIO, Path]:
@@ -71,7 +81,7 @@ class _Keep:
         self._content.flush()
         os.fchmod(self._content.fileno(), mode)
         os.fsync(self._content.fileno())
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         self._temporary.rename(path)
         sync_folder(path.parent)
 
@@ -91,7 +101,7 @@ def locked(path: Path) -> Iterator[None]:
 
     The lock goes with the process (flock), so a killed one leaves none behind.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with path.open("ab") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

@@ -39,6 +39,8 @@ _VERSION = b'{"imageLayoutVersion":"1.0.0"}'
 class NotALayout(NotFound):
     """A directory that is not an OCI image layout."""
 
+    hint = "copy an image into one with: skopeo copy docker://REFERENCE oci:DIR:TAG"
+
 
 class LayoutStore:
     """Blobs in ``blobs/sha256``, names in ``index.json``.

@@ -18,7 +18,7 @@ from typing import TypeVar
 from mlpack.errors import MlpackError
 from mlpack.oci.digest import Digest
 from mlpack.oci.document import canonical, parse
-from mlpack.stores.files import locked
+from mlpack.stores.files import locked, make_folder
 
 T = TypeVar("T")
 
@@ -193,7 +193,7 @@ class Ledger:
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         """One transaction; what sqlite3 raises becomes a :class:`LedgerError`."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path.parent)
         try:
             connected = sqlite3.connect(self.path, timeout=WAIT_SECONDS, isolation_level=None)
             with closing(connected) as ledger:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO
 
 from mlpack.errors import MlpackError
-from mlpack.model.recipe import check_name
+from mlpack.model.recipe import check_name, check_word
 from mlpack.model.version import LATEST, ModelFile, ModelVersion, version_order
 from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Descriptor
@@ -78,7 +78,7 @@ class ModelStore:
                 f"there is no model {name!r} here (there is: {models})",
                 hint=f"register it with: mlpack register PATH --name {name}",
             )
-        wanted = list(held)[-1] if version in ("", LATEST) else check_name(version, "version")
+        wanted = list(held)[-1] if version in ("", LATEST) else check_word(version, "version")
         if wanted not in held:
             raise NoSuchModel(
                 f"model {name!r} has no version {wanted!r} (it has: {', '.join(held)})",

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from mlpack.errors import MlpackError
+from mlpack.errors import MlpackError, UsageError
 from mlpack.model.lock import InvalidLock, Lock
-from mlpack.model.recipe import InvalidRecipe, Recipe
+from mlpack.model.recipe import InvalidRecipe, Override, Recipe
+from mlpack.plan.engines import engine
+from mlpack.plan.wire import Link
 from mlpack.stores.files import atomic, locked
 from mlpack.stores.layout import LayoutStore
 
@@ -41,21 +43,29 @@ class Project:
     """The one place that knows the paths of a project."""
 
     root: Path
+    overrides: tuple[Override, ...] = ()
+    """Settings that go before those of ``mlpack.toml``."""
 
     @classmethod
-    def find(cls, directory: Path) -> Project:
+    def find(cls, directory: Path, overrides: tuple[Override, ...] = ()) -> Project:
         """The project in ``directory`` (not above it); raise :class:`NotAProject`."""
         if not (directory / RECIPE).is_file():
             raise NotAProject(f"{directory.resolve()} has no {RECIPE}")
-        return cls(directory)
+        return cls(directory, overrides)
 
     @cached_property
     def recipe(self) -> Recipe:
-        """The settings in ``mlpack.toml``."""
+        """The settings in ``mlpack.toml``; raise :class:`InvalidRecipe` naming the one at fault."""
         try:
-            return Recipe.parse(read_text(self.root / RECIPE))
+            found = Recipe.parse(read_text(self.root / RECIPE), self.overrides)
         except UnicodeDecodeError as error:
             raise InvalidRecipe(f"{RECIPE} is not UTF-8") from error
+        try:
+            engine(found.device.engine)
+            Link.of(found.device)
+        except UsageError as error:
+            raise InvalidRecipe(f"[device]: {error}", hint=error.hint) from error
+        return found
 
     @property
     def state(self) -> Path:

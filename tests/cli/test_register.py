@@ -135,6 +135,9 @@ def bad_input(project: Project) -> None:
     (project.root / "folder" / "link").symlink_to("/etc/hostname")
     (project.root / "metrics.json").write_text('{"accuracy": "high"}')
     (project.root / "list.json").write_text("[1, 2]")
+    (project.root / "null.py").write_bytes(b"\0")
+    (project.root / "named").mkdir()
+    (project.root / "named" / "a\nb").write_text("x")
     cut = tiny_onnx(project.root / "cut.onnx")
     cut.write_bytes(cut.read_bytes()[:-20])
     tiny_onnx(project.root / "fan.onnx")
@@ -158,8 +161,18 @@ def bad_input(project: Project) -> None:
         (["fan.onnx", "--metric", "accuracy=good"], 2, "not a number"),
         (["fan.onnx", "--metrics", "metrics.json"], 1, "metrics.json.accuracy: is not a number"),
         (["fan.onnx", "--metrics", "list.json"], 1, "list.json: is not an object"),
-        (["fan.onnx", "--metrics", "none.json"], 2, "is not a file of metrics"),
+        (["fan.onnx", "--metrics", "none.json"], 2, "none.json does not exist"),
         (["fan.onnx", "--scoring", "none.py"], 1, "none.py does not exist"),
+        (["fan.onnx", "--scoring", "folder"], 1, "folder is a directory, not a file"),
+        (["fan.onnx", "--scoring", "null.py"], 1, "null.py: source code string cannot contain"),
+        (["fan.onnx", "--tag", "why=a\nb"], 2, "tag 'why' is 'a\\nb': a line break"),
+        (["fan.onnx", "--tag", "why=" + "x" * 257], 2, "tag 'why' has 257 characters"),
+        (["fan.onnx", "--name", "none"], 2, "'none' cannot be a model name"),
+        (["fan.onnx", "--features", "4"], 2, "fan.onnx is no estimator"),
+        (["folder", "--features", "4"], 2, "folder is no estimator"),
+        (["named"], 1, "holds a line break or control character"),
+        (["."], 1, "holds the whole project"),
+        (["two\nlines.onnx"], 1, "two\\nlines.onnx does not exist"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -174,6 +187,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert len(errors) == 1
     assert said in errors[0]
     assert err.splitlines()[0] == errors[0]
+    assert [line.partition(" ")[0] for line in err.splitlines()[1:]] == ["hint:"]
     assert sorted(project.layout.root.rglob("*")) == before
 
 
@@ -188,7 +202,9 @@ def test_wrong_usage_is_status_2(project: Project, args: list[str]) -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert "Traceback" not in done.stderr
+    error, hint = done.stderr.splitlines()
+    assert error.startswith("error: ")
+    assert hint == "hint: see: mlpack register --help"
 
 
 def test_processes_at_once_take_different_versions(project: Project) -> None:

@@ -159,9 +159,15 @@ def test_settings_a_device_would_refuse_leave_no_file(
         (("pump",), 1, "model 'pump' has no release"),
         (("fan:9",), 1, "fan:9 has no release"),
         (("base",), 2, "'base' is not a release of a model"),
-        (("fan@sha256:" + "0" * 64,), 2, "is in a registry"),
+        (("fan@sha256:" + "0" * 64,), 1, "this project holds no image fan@sha256:000"),
+        (("fan@sha256:0",), 2, "'sha256:0' is not a digest"),
+        (("r.example.com/fan:1",), 2, "is in a registry"),
+        (("none",), 2, "none stands for an empty device"),
         (("fan", "--platform", "arm64"), 2, "'arm64' is not a platform"),
         (("fan", "--repository", "fan"), 2, "'fan' names no registry"),
+        (("fan", "--repository", "r.example.com/fan:1"), 2, "has a tag or digest"),
+        (("fan", "-o", ".mlpack"), 2, ".mlpack is a directory"),
+        (("fan", "-o", "mlpack.toml/x.json"), 1, "mlpack.toml: is not a directory"),
     ],
 )
 def test_what_cannot_be_rendered_is_one_error_line(

@@ -123,7 +123,25 @@ def test_diff_of_a_platform(project: Project) -> None:
         (("report", "--engine", "crio"), 2, "'crio' is not an engine", "one of: moby"),
         (("report", "fan:9"), 1, "fan:9 has no release", "mlpack build fan:9"),
         (("report", "door"), 1, "model 'door' has no release", "mlpack build door"),
-        (("report", "oci:images:x"), 2, "'oci:images:x' is not NAME[:VERSION]", "mlpack diff"),
+        (("report", "base"), 2, "'base' is not a release of a model", "NAME or NAME:VERSION"),
+        (("report", "fan:"), 2, "'' is not a version", "lower-case letters"),
+        (("report", "r.example.com/fan:1"), 2, "'r.example.com/fan:1' is in a registry", "skopeo"),
+        (("diff", "fan:1", "none"), 2, "none stands for an empty device", "mlpack diff none NEW"),
+        (("diff", "oci:", "fan:2"), 2, "'oci:' names no path", "oci:PATH"),
+        (
+            ("diff", "oci:nowhere:x", "fan:2"),
+            1,
+            "",
+            "skopeo copy",
+        ),
+        (("diff", "docker-archive:.", "fan:2"), 1, "", "docker save"),
+        (("diff", "fan@sha256:1", "fan:2"), 2, "'sha256:1' is not a digest", "mlpack build"),
+        (
+            ("diff", "oci:.mlpack/oci:model/fan/1", "fan:2"),
+            1,
+            "sha256:",
+            "name a release, or an image",
+        ),
         (
             ("report", "--tariff", "free"),
             2,
@@ -274,6 +292,6 @@ def test_a_device_that_cannot_be_described_is_refused(project: Project) -> None:
     recipe = project.root / "mlpack.toml"
     recipe.write_text(recipe.read_text() + '\n[device]\ntls = "dsa"\n')
     result = at(project, "report")
-    assert result.exit_code == 2
-    assert "error: 'dsa' is not a kind of certificate" in result.stderr
+    assert result.exit_code == 1
+    assert "error: [device]: 'dsa' is not a kind of certificate" in result.stderr
     assert "hint: one of: none, ec, ec-chain, rsa-chain" in result.stderr

@@ -68,7 +68,7 @@ def test_what_is_said_of_the_same_content_adds_up() -> None:
     assert made.tags == {"a": "1", "b": "2"}
     assert made.metrics == {"f1": "0.6"}
     assert (made.created, made.source_commit) == ("then", "abc")
-    assert list(added(before, made)) == ["b=2", "f1=0.6"]
+    assert list(added(before, made)) == ["b=2", "f1=0.6", "commit abc"]
     assert settle((made,), replace(again, source_commit="def"), "")[0].source_commit == "abc"
 
 

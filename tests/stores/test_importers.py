@@ -199,7 +199,7 @@ BAD_FILES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "truncated": (lambda p: cut(p, 100), "is cut short or damaged"),
     "only a start": (lambda p: cut(p, 2), "is cut short or damaged"),
     "huge dims": (huge_dims, "raw_data size"),
-    "pipe": (fifo, "no regular file"),
+    "pipe": (fifo, "is a device, socket or pipe, not a file"),
     "too long": (sparse, "an ONNX file ends at 2147483647"),
     "up": (lambda p: with_external(p / "m.onnx", "../w.bin"), "outside its directory"),
     "inner up": (lambda p: with_external(p / "m.onnx", "a/../../w.bin"), "outside its directory"),
@@ -422,7 +422,10 @@ BAD_PICKLES: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (lambda p: p.write_bytes(b""), "is empty"),
     "text": (lambda p: p.write_bytes(b"hello"), "cannot be loaded"),
     "cut short": (lambda p: p.write_bytes(pickle.dumps([1] * 99)[:50]), "cannot be loaded"),
-    "no estimator": (lambda p: dump(p, {"a": 1}), "holds a dict, no scikit-learn estimator"),
+    "no estimator": (
+        lambda p: dump(p, {"a": 1}),
+        "holds an object of type dict, no scikit-learn estimator",
+    ),
     "missing module": (
         lambda p: p.write_bytes(b"cno_such_module\nThing\n."),
         "Python module 'no_such_module'",

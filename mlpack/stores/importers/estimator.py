@@ -82,7 +82,7 @@ def _load(path: Path) -> tuple[object, tuple[str, ...]]:
             ) from error
     if not hasattr(loaded, "get_params") or not hasattr(loaded, "fit"):
         raise UnreadableModel(
-            f"{path} holds a {type(loaded).__name__}, no scikit-learn estimator",
+            f"{path} holds an object of type {type(loaded).__name__}, no scikit-learn estimator",
             hint="save the estimator itself, e.g. joblib.dump(pipeline, 'model.joblib')",
         )
     return loaded, tuple(dict.fromkeys(f"{path.name}: {first_line(w.message)}" for w in said))  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mlpack.errors import UsageError
 from mlpack.stores.importers.directory import PICKLES, read_directory
 from mlpack.stores.importers.estimator import read_estimator
 from mlpack.stores.importers.onnx_file import read_onnx
@@ -15,14 +16,18 @@ _PICKLE_MARK = b"\x80"
 
 def read_model(path: Path, *, trust_pickle: bool, features: int | None) -> ModelSource:
     """Read the model at ``path``; raise :class:`~.source.UnreadableModel` naming what is wrong."""
-    if path.is_dir():
-        return read_directory(path)
-    require_regular(path)
-    if path.suffix in PICKLES or (path.suffix != ".onnx" and _is_pickle(path)):
+    if not path.is_dir() and _is_estimator(path):
         return read_estimator(path, trusted=trust_pickle, features=features)
-    return read_onnx(path)
+    if features is not None:
+        raise UsageError(
+            f"{path} is no estimator, and says its columns itself", hint="leave --features out"
+        )
+    return read_directory(path) if path.is_dir() else read_onnx(path)
 
 
-def _is_pickle(path: Path) -> bool:
+def _is_estimator(path: Path) -> bool:
+    require_regular(path)
+    if path.suffix == ".onnx" or path.suffix in PICKLES:
+        return path.suffix in PICKLES
     with path.open("rb") as content:
         return content.read(1) == _PICKLE_MARK

@@ -24,8 +24,9 @@ def read_scoring(path: Path) -> tuple[bytes, tuple[str, ...]]:
     try:
         tree = ast.parse(content, filename=str(path), feature_version=OLDEST_PYTHON)
     except SyntaxError as error:
+        line = f":{error.lineno}" if error.lineno else ""
         raise UnreadableModel(
-            f"{path}:{error.lineno}: {error.msg}", hint="mend the scoring script"
+            f"{path}{line}: {error.msg}", hint="mend the scoring script"
         ) from error
     except ValueError as error:
         raise UnreadableModel(f"{path} is not Python source ({error})") from error

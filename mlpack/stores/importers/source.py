@@ -64,6 +64,11 @@ def measure(source: ModelSource) -> tuple[ModelFile, ...]:
     found = []
     for path in sorted(source.content):
         check_path(path)
+        if not path.isprintable():
+            raise UnreadableModel(
+                f"the file name {path!r} holds a line break or control character",
+                hint="rename the file",
+            )
         with source.open(path) as content:
             found.append(replace(measure_file(content), path=path))
     return tuple(found)
@@ -88,7 +93,8 @@ def require_regular(path: Path) -> int:
     except FileNotFoundError as error:
         raise UnreadableModel(f"{path} does not exist", hint="check the path") from error
     if not stat.S_ISREG(found.st_mode):
-        raise UnreadableModel(f"{path} is no regular file (a device, socket or pipe)")
+        kind = "a directory" if stat.S_ISDIR(found.st_mode) else "a device, socket or pipe"
+        raise UnreadableModel(f"{path} is {kind}, not a file", hint="name a file")
     if not found.st_size:
         raise UnreadableModel(f"{path} is empty (0 bytes)", hint="export the model again")
     return found.st_size
