@@ -132,9 +132,7 @@ def test_plain_layers_of_docker_save_are_compressed(tmp_path: Path) -> None:
     assert copy_layers(source, MemoryStore()) == layers
 
 
-@pytest.mark.parametrize(
-    "text", ["fedora", "docker.io/library/python:3.12", "oci:", "ubuntu:22.04"]
-)
+@pytest.mark.parametrize("text", ["fedora", "oci:", "ubuntu:22.04"])
 def test_other_sources_are_refused_with_what_to_write(text: str, tmp_path: Path) -> None:
     with pytest.raises(MlpackError) as refused:
         open_source(text, tmp_path, AMD64)
