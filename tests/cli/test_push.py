@@ -191,9 +191,14 @@ def test_diff_reads_manifests_and_configs_only(project: Project, proxy: Faulty) 
     found = mlpack(project, "diff", f"{to}:1", f"{to}:2", "--engine", "moby")
     local = mlpack(project, "diff", "fan:1", "fan:2", "--engine", "moby")
     assert found["layers"] == local["layers"]
-    assert found["transfer"]["requests"] == local["transfer"]["requests"]
-    # The two registries' names are not equally long, and names travel too.
-    assert found["transfer"]["manifest"] == local["transfer"]["manifest"]
+    there, here = found["transfer"], local["transfer"]
+    assert isinstance(there, dict)
+    assert isinstance(here, dict)
+    # The two registries' names are not equally long, and names travel in headers.
+    named = {"total", "headers", "handshakes"}
+    assert {key: there[key] for key in there.keys() - named} == {
+        key: here[key] for key in here.keys() - named
+    }
     got = [each.path for each in proxy.seen if "/blobs/" in each.path]
     assert len(got) == 2, "the two configs"
     assert not [each for each in proxy.seen if each.method not in {"GET", "HEAD"}]
