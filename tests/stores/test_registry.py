@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
+import socket
+import threading
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -53,8 +57,6 @@ def opened(
 
 def login(folder: Path, host: str, password: str = PASSWORD) -> Path:
     """A docker config with a login for ``host``."""
-    import base64
-
     path = folder / "config.json"
     auth = base64.b64encode(f"{USER}:{password}".encode()).decode()
     path.write_text(json.dumps({"auths": {host: {"auth": auth}}}))
@@ -379,3 +381,38 @@ def test_referrers_from_the_fallback_tag(registry: Registry) -> None:
 def test_a_blob_that_is_not_there(registry: Registry) -> None:
     with opened(registry.host) as (store, _), pytest.raises(NotFound, match="does not hold"):
         read(store, TARGET, limit=TARGET.size)
+
+
+def test_a_peer_that_drips_its_headers_is_given_up() -> None:
+    """The slow-loris, turned on a client: always a byte more, never an answer."""
+    asked = threading.Event()
+
+    def drip(listener: socket.socket) -> None:
+        while True:
+            try:
+                peer, _ = listener.accept()
+            except OSError:
+                return
+            with peer, suppress(OSError):
+                peer.recv(10_000)
+                asked.set()
+                peer.sendall(b"HTTP/1.1 200 OK\r\n")
+                while True:
+                    peer.sendall(b"X")
+                    time.sleep(0.01)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=drip, args=(listener,))
+        thread.start()
+        request = Request(
+            method="GET", url=f"http://127.0.0.1:{listener.getsockname()[1]}/", again=False
+        )
+        client = Client(Limits(patience=0.2), sleep=lambda _: None)
+        try:
+            with pytest.raises(Unreachable, match="slower than 100 bytes a second"):
+                client.send(request)
+        finally:
+            client.close()
+            listener.shutdown(socket.SHUT_RDWR)
+    thread.join()
+    assert asked.is_set()
