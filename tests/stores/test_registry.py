@@ -20,13 +20,15 @@ from mlpack.errors import MlpackError
 from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Descriptor
 from mlpack.oci.document import canonical
-from mlpack.oci.image import ImageConfig, build_image
+from mlpack.oci.image import ImageConfig, Layer, build_image
 from mlpack.oci.reference import Reference
 from mlpack.stores import upload
 from mlpack.stores.auth import Unauthorized
 from mlpack.stores.base import Corrupt, NotFound, put_bytes, put_image, read
+from mlpack.stores.copy import copy
 from mlpack.stores.exchange import Refused, Request, Unreachable, Untrusted
 from mlpack.stores.http import Client, Limits
+from mlpack.stores.memory import MemoryStore
 from mlpack.stores.registries import Registries
 from mlpack.stores.registry import RegistryStore
 from tests.stores.faulty import Fault, Faulty, faulty
@@ -416,3 +418,23 @@ def test_a_peer_that_drips_its_headers_is_given_up() -> None:
             listener.shutdown(socket.SHUT_RDWR)
     thread.join()
     assert asked.is_set()
+
+
+@pytest.mark.parametrize("tokens", [None, 100])
+def test_several_blobs_move_at_once(proxy: Faulty, tokens: int | None) -> None:
+    """Each of four uploads waits in the proxy until all four are there."""
+    proxy.token_uses = tokens
+    blobs = [os.urandom(1000) for _ in range(4)]
+    layout = MemoryStore()
+    layers = []
+    for blob in blobs:
+        target = put_bytes(layout, blob, media.LAYER_TAR)
+        layers.append(Layer(target, target.digest))
+    made = build_image(ImageConfig(platform=AMD64), layers)
+    put_image(layout, made)
+    proxy.gather = threading.Barrier(4, timeout=20)
+    with opened(proxy.host) as (store, _):
+        copied = copy(layout, store, made.descriptor)
+    assert len(copied.sent) == 6
+    assert not proxy.gather.broken
+    assert len(proxy.scopes) == (0 if tokens is None else 1), "one token for all of them"
