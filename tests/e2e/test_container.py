@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mlpack.stores.project import Project
-from tests.e2e.engines import Docker, Podman, free_port, run
+from tests.e2e.engines import Docker, Engine, Podman, free_port, run
 from tests.support import run as mlpack
 from tests.support import tiny_onnx
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.e2e
 
 START_SECONDS = 60
 
-SCRIPT = '''
+SCRIPT = """
 import json, os
 from pathlib import Path
 
@@ -34,13 +34,13 @@ def run(raw):
     values = json.loads(raw)["params"]
     [[answer]] = session.run(None, {"x": [values]})[0]
     return {"answer": float(answer), "telemetry": os.environ["ORT_DISABLE_TELEMETRY"]}
-'''
+"""
 
 
 class Service:
     """A container that listens."""
 
-    def __init__(self, engine: Docker | Podman, image: str) -> None:
+    def __init__(self, engine: Engine, image: str) -> None:
         self.engine = engine
         self.port = free_port()
         self.container = engine.start(image, [f"MLPACK_PORT={self.port}"])
