@@ -8,7 +8,7 @@ from pathlib import Path
 from mlpack.api.diff import find_move
 from mlpack.errors import UsageError
 from mlpack.oci.descriptor import Descriptor, Platform
-from mlpack.plan.bundle import LOAD, Bundle, bundle
+from mlpack.plan.bundle import LOAD, REFUSAL, Bundle, bundle
 from mlpack.plan.engines import engine as known_engine
 from mlpack.stores.bundle import Checked, check_bundle, write_bundle
 from mlpack.stores.project import Project
@@ -30,6 +30,11 @@ class Bundled:
         """What a device runs to take it in."""
         return LOAD[self.bundle.engine].format(file=self.path.name)
 
+    @property
+    def refusal(self) -> str:
+        """What the engine says on a device that lacks the base."""
+        return REFUSAL[self.bundle.engine]
+
     def to_json(self) -> dict[str, object]:
         """The document of ``mlpack --json bundle make``."""
         made = self.bundle
@@ -47,6 +52,7 @@ class Bundled:
                 for each in made.image.layers
             ],
             "load": self.command,
+            "refusal": self.refusal if made.onto else None,
         }
 
 

@@ -118,14 +118,24 @@ def _source(
 ) -> tuple[Readable, MountFrom | None]:
     """Where the parts are: here, or with the base it was built on, which may be mounted."""
     base = base_place(project.layout, target)
-    if base is None:
-        return project.layout, None
-    mount = None
-    if base.registry == place.registry and base.repository != place.repository:
+    if base is not None:
         made = images(project.layout, target)
         below = frozenset(layer.digest for image in made for layer in image.layers[:-1])
-        mount = MountFrom(base.repository, below)
-    return FirstOf(project.layout, registries.store(base)), mount
+        source = FirstOf(project.layout, registries.store(base))
+        return source, _mount(base, place, below)
+    locked = project.lock().base if project.has_lock else None
+    if locked is None or not locked.pinned:
+        return project.layout, None
+    held = (each for on in locked.platforms for each in on.layers if each.role == "source")
+    from_there = frozenset(each.layer.digest for each in held)
+    return project.layout, _mount(Reference.parse(locked.pinned), place, from_there)
+
+
+def _mount(base: Reference, place: Reference, digests: frozenset[Digest]) -> MountFrom | None:
+    """What the registry of ``place`` can take from another of its repositories."""
+    if base.registry != place.registry or base.repository == place.repository:
+        return None
+    return MountFrom(base.repository, digests)
 
 
 def _place(project: Project, to: Reference | None, target: Descriptor, text: str) -> Reference:

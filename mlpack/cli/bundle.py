@@ -71,7 +71,7 @@ def make(new: str, onto: str, out: Path, engine: str, name: str, platform: str |
         platform=Platform.parse(platform) if platform else None,
         registries=options.registries() if "/" in onto + new else None,
     )
-    _talk(made)
+    _talk(made, onto)
     output.answer(made.to_json(), str(out))
 
 
@@ -95,7 +95,7 @@ bundle.add_command(make)
 bundle.add_command(verify)
 
 
-def _talk(made: Bundled) -> None:
+def _talk(made: Bundled, onto: str) -> None:
     plan = made.bundle
     carried = sum(layer.size for layer in plan.carried)
     output.note(
@@ -103,6 +103,8 @@ def _talk(made: Bundled) -> None:
         f"{len(plan.carried)} of {len(plan.image.layers)} layers ({output.size(carried)})"
     )
     output.note(f"on the device: {made.command}")
+    if plan.onto:
+        output.note(f"a device that is not on {onto} refuses it, saying {made.refusal!r}")
 
 
 def _text(checked: Checked) -> str:

@@ -103,6 +103,9 @@ class DeviceRecipe:
     token_bytes: int = 0
     """Length of the registry's bearer token; 0 where pulls are anonymous."""
 
+    certificate_bytes: int = 0
+    """DER bytes of the certificates the registry sends; those usual for ``tls`` where 0."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModuleRecipe:
@@ -177,7 +180,7 @@ def _recipe(root: Node) -> Recipe:
         repository=_parsed(repository, Reference.parse_repository) if repository else None,
         registry=_registry(_table(root, "registry", "ca", "insecure")),
         base=_base(_table(root, "base", "from", "platforms", "requirements", "packages", "mirror")),
-        device=_device(_table(root, "device", "engine", "tls", "token_bytes")),
+        device=_device(_table(root, "device", "engine", "tls", "token_bytes", "certificate_bytes")),
         module=_module(_table(root, "module", "name", "port", "env")),
         fleet=_fleet(_table(root, "fleet", "devices", "tariff")),
     )
@@ -218,6 +221,7 @@ def _device(node: Node) -> DeviceRecipe:
         engine=_text(node, "engine", default.engine),
         tls=_text(node, "tls", default.tls),
         token_bytes=_integer(node, "token_bytes", default.token_bytes),
+        certificate_bytes=_integer(node, "certificate_bytes", default.certificate_bytes),
     )
 
 

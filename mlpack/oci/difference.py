@@ -51,7 +51,8 @@ def difference(old: Tree, new: Tree) -> Difference:
     opaque = _opaque(old, new, written, hidden)
     hidden = {path for path in hidden if opaque.isdisjoint(_parents(path))}
     written |= {path for path in new if not opaque.isdisjoint(_parents(path))}
-    written |= {parent for path in written | hidden for parent in _parents(path)} | opaque
+    reached = written | hidden | opaque
+    written |= {parent for path in reached for parent in _parents(path)} | opaque
     entries = [_entry(path, new[path]) for path in written]
     entries += [Entry(path, "opaque") for path in opaque]
     entries += [Entry(path, "whiteout") for path in hidden]

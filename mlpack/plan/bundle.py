@@ -28,6 +28,13 @@ LOAD = {
 }
 """What a device runs, by engine."""
 
+REFUSAL = {
+    "moby": ".tar: no such file or directory",
+    "containerd": "failed to get reader from content store",
+    "podman": "payload does not match any of the supported image formats",
+}
+"""What an engine says, among more, to a bundle whose base it has not."""
+
 _SMALL = 4 * 1024 * 1024
 
 

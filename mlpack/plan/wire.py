@@ -99,7 +99,11 @@ class Link:
     @classmethod
     def of(cls, device: DeviceRecipe, repository: Reference | None = None) -> Link:
         """The link ``[device]`` in mlpack.toml describes; deployments pin digests."""
-        link = cls(tls=device.tls, token_bytes=device.token_bytes)
+        link = cls(
+            tls=device.tls,
+            token_bytes=device.token_bytes,
+            certificate_bytes=device.certificate_bytes,
+        )
         if repository is None:
             return link
         return replace(link, registry=repository.registry, repository=repository.repository)

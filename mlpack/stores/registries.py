@@ -37,6 +37,8 @@ class Session:
     client: Client
     memory: Memory
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _settled: set[str] = field(default_factory=set)
+    """Scopes that something was sent with."""
 
     @property
     def root(self) -> str:
@@ -45,11 +47,13 @@ class Session:
 
     def send(self, request: Request, scope: str) -> Response:
         """Send and log in where asked to; the answer may say no. Close it."""
-        # One thread finds out how to log in; the others then know.
-        if self.memory.challenge is None or self.memory.known(scope) is None:
-            with self._lock:
-                return self._drive(request, scope)
-        return self._drive(request, scope)
+        if scope in self._settled:
+            return self._drive(request, scope)
+        # One thread finds out whether and how to log in; the others then know.
+        with self._lock:
+            response = self._drive(request, scope)
+            self._settled.add(scope)
+        return response
 
     def pause(self, failures: int, response: Response | None = None) -> None:
         """Wait before another attempt."""

@@ -29,6 +29,7 @@ _KINDS: Mapping[bytes, NodeKind] = {
     tarfile.FIFOTYPE: "fifo",
 }
 _LONGEST_PATH = 4096
+_MAX_ID = 2**32 - 2
 _AUFS = ".wh..wh."
 """What aufs kept for itself; engines skip all of it but the opaque mark."""
 
@@ -128,6 +129,8 @@ def _node(
         for key, value in member.pax_headers.items()
         if key.startswith(XATTR)
     }
+    if not 0 <= member.uid <= _MAX_ID or not 0 <= member.gid <= _MAX_ID:
+        raise BrokenLayer(f"{member.name!r} belongs to {member.uid}:{member.gid}, which is nobody")
     device = kind in ("character", "block")
     return Node(
         kind=kind,

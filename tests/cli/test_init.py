@@ -118,7 +118,7 @@ def test_the_settings_in_the_minimal_template_are_the_defaults() -> None:
     assert Recipe.parse(text) == expected
     said = Recipe.parse(text.replace("\n#: ", "\n"))
     assert said == expected
-    assert text.count("\n#: ") == 11
+    assert text.count("\n#: ") == 12
     named = [*BaseRecipe.__slots__, *DeviceRecipe.__slots__, *FleetRecipe.__slots__]
     named += [*ModuleRecipe.__slots__]
     # Left out: the mirror, which has no default to show, and the module's name.

@@ -21,6 +21,9 @@ import pytest
 from mlpack.api.registry import Settings
 from mlpack.errors import UsageError
 from mlpack.oci.digest import Digest
+from mlpack.stores.layout import LayoutStore
+from mlpack.stores.project import Project
+from mlpack.stores.releases import releases
 from tests.e2e.wire import Certificate
 from tests.support import make_project, run, tiny_onnx
 
@@ -190,3 +193,24 @@ def test_an_empty_password_is_refused(project: Path, tmp_path: Path) -> None:
     result = run("-C", str(project), "registry", "serve", "--port", "0", *named)
     assert result.exit_code == 2
     assert "holds no password" in result.stderr
+
+
+def test_mlpack_pushes_to_it_and_pulls_from_it(project: Path, tmp_path: Path) -> None:
+    def mlpack(root: Path, *args: str) -> dict[str, Any]:
+        result = run("-C", str(root), "--json", *args)
+        assert result.exit_code == 0, result.stderr
+        found: dict[str, Any] = json.loads(result.stdout)
+        return found
+
+    other = make_project(tmp_path / "other", base=False)
+    with serving("--store", str(tmp_path / "images")) as (answer, _):
+        place = f"{answer['address']}/fan"
+        pushed = mlpack(project, "push", "fan:1", "--to", place)
+        assert pushed["reference"].startswith(f"{place}@sha256:")
+        again = mlpack(project, "push", "fan:1", "--to", place)
+        assert (again["sent"], len(again["present"])) == ([], 1)
+        mlpack(other.root, "pull", f"{place}:1")
+        planned = mlpack(other.root, "diff", "none", f"{place}:1", "--engine", "podman")
+    assert list(releases(LayoutStore(tmp_path / "images"), "fan")) == ["1"]
+    assert releases(other.layout, "fan")["1"] == releases(Project(project).layout, "fan")["1"]
+    assert planned["transfer"]["layers"] > 0

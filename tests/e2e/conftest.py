@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import subprocess
 import tempfile
@@ -53,7 +54,9 @@ def containerd() -> Iterator[Containerd]:
 @contextmanager
 def scratch() -> Iterator[Path]:
     """A folder for an engine; what the engine leaves mounted in it is unmounted at the end."""
-    folder = Path(tempfile.mkdtemp(prefix="mlpack-engine-"))
+    # podman makes an image's name of the path, and mkdtemp's may end in "_", which none may.
+    folder = Path(tempfile.gettempdir()) / f"mlpack-engine-{secrets.token_hex(6)}"
+    folder.mkdir(mode=0o700)
     try:
         yield folder
     finally:

@@ -47,6 +47,9 @@ class Situation:
     removed: bool = False
     """Whether what it pulled before was removed since."""
 
+    host: str = "127.0.0.1"
+    """What the registry is called; a name stands in each TLS hello, an address does not."""
+
     @property
     def again(self) -> bool:
         """Whether it pulls what it holds."""
@@ -58,6 +61,7 @@ SITUATIONS: Mapping[str, Situation] = {
     "model update": Situation(),
     "model update, by tag": Situation(by_digest=False),
     "model update, one platform": Situation(indexed=False),
+    "model update, named registry": Situation(host="localhost"),
     "one platform, by tag": Situation(indexed=False, by_digest=False),
     "a patch on the last release": Situation(pulls=f"{BASE} model patch"),
     "nothing new": Situation(pulls=f"{BASE} model"),
@@ -150,7 +154,7 @@ class Range:
         tag, target = names[id(new)]
         proxy.take()
         registry.bodies()
-        where = self._where(tls)
+        where = self._where(situation, tls)
         self._pull(
             device, tls, f"{where}@{target.digest}" if situation.by_digest else f"{where}:{tag}"
         )
@@ -195,7 +199,7 @@ class Range:
             run("unshare", "-m", "sh", "-euc", hidden, source, there)
             device.take(archive)
             return
-        where = self._where(tls)
+        where = self._where(situation, tls)
         held = f"{where}@{target.digest}" if situation.by_digest else f"{where}:{tag}"
         self._pull(device, tls, held)
         if situation.removed:
@@ -211,7 +215,7 @@ class Range:
         return DeviceState.holding(old, indexes=[self._index(old)] if situation.indexed else [])
 
     def _link(self, situation: Situation, tls: str, tag: str) -> Link:
-        registry, _, repository = self._where(tls).partition("/")
+        registry, _, repository = self._where(situation, tls).partition("/")
         return Link(
             tls=tls,
             by_digest=situation.by_digest,
@@ -220,8 +224,8 @@ class Range:
             repository=repository,
         )
 
-    def _where(self, tls: str) -> str:
-        return f"127.0.0.1:{self._proxies[tls].port}/{REPOSITORY}"
+    def _where(self, situation: Situation, tls: str) -> str:
+        return f"{situation.host}:{self._proxies[tls].port}/{REPOSITORY}"
 
     def _pull(self, device: Engine, tls: str, reference: str) -> None:
         device.pull(reference, ca=None if tls == "none" else self.certificate.ca)

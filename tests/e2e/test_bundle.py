@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mlpack.plan.bundle import REFUSAL
 from mlpack.stores.project import Project
 from tests.e2e.engines import Containerd, Docker, Podman, run
 from tests.e2e.test_container import Service
@@ -83,7 +84,7 @@ def test_without_the_base_the_engine_refuses(
     bundle(releases, file, ENGINES[engine.name])
     done = load(engine, file)
     assert done.returncode != 0, done.stdout
-    assert done.stderr
+    assert REFUSAL[ENGINES[engine.name]] in done.stderr
     if engine.name != "containerd":  # which leaves the name, on nothing
         assert "stick" not in run(*engine.command("images"))
     else:

@@ -41,7 +41,7 @@ def test_a_pull_over_plain_http_weighs_what_was_predicted(
 OVER_TLS = ("model update", "model update, by tag", "a patch on the last release", "nothing new")
 
 
-@pytest.mark.parametrize("what", [*OVER_TLS, "another base"])
+@pytest.mark.parametrize("what", [*OVER_TLS, "model update, named registry", "another base"])
 def test_a_pull_over_tls_weighs_what_was_predicted(wire: Range, device: Device, what: str) -> None:
     found = wire.measure(device, what, SITUATIONS[what], "ec-chain")
     assert found.bodies == found.planned.payload, found

@@ -91,6 +91,11 @@ CASES: dict[str, tuple[Tree, Tree, list[str]]] = {
         {**folders("d"), "d/!new": B},
         ["d", "d/.wh..wh..opq", "d/!new"],
     ),
+    "an opaque directory deep down takes its parents along": (
+        {**folders("a", "a/d", "a/d/e"), "a/d/x": A, "a/d/y": A, "a/keep": A},
+        {**folders("a", "a/d"), "a/keep": A},
+        ["a", "a/d", "a/d/.wh..wh..opq"],
+    ),
     "one deletion needs no opaque mark": (
         {**folders("d"), "d/x": A},
         {**folders("d")},

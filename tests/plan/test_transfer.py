@@ -215,6 +215,7 @@ def test_certificates_weigh_what_they_weigh() -> None:
         for size in (0, 2523)
     )
     assert other.handshakes - usual.handshakes == 500 * usual.requests
+    assert Link.of(DeviceRecipe(certificate_bytes=2523)) == Link(certificate_bytes=2523)
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3, 4, 6, 8])

@@ -78,6 +78,9 @@ class Faulty(ThreadingHTTPServer):
         self.lock = threading.Lock()
         self.ignore_range = False
         self.page_size = 0
+        self.gather: threading.Barrier | None = None
+        """Where uploads of a layer wait for each other."""
+
         self.moved = 0
         """Bytes in both directions, headers and all, as they pass between client and proxy."""
 
@@ -174,6 +177,8 @@ class _Handler(BaseHTTPRequestHandler):
         return False
 
     def _serve(self, fault: Fault | None, size: int) -> None:
+        if self.server.gather and self.command == "PUT" and size == 1000:
+            self.server.gather.wait()
         kind = fault.kind if fault else ""
         if fault and kind == "status":
             self.rfile.read(size)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
+import socket
+import threading
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -16,13 +20,15 @@ from mlpack.errors import MlpackError
 from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Descriptor
 from mlpack.oci.document import canonical
-from mlpack.oci.image import ImageConfig, build_image
+from mlpack.oci.image import ImageConfig, Layer, build_image
 from mlpack.oci.reference import Reference
 from mlpack.stores import upload
 from mlpack.stores.auth import Unauthorized
 from mlpack.stores.base import Corrupt, NotFound, put_bytes, put_image, read
+from mlpack.stores.copy import copy
 from mlpack.stores.exchange import Refused, Request, Unreachable, Untrusted
 from mlpack.stores.http import Client, Limits
+from mlpack.stores.memory import MemoryStore
 from mlpack.stores.registries import Registries
 from mlpack.stores.registry import RegistryStore
 from tests.stores.faulty import Fault, Faulty, faulty
@@ -53,8 +59,6 @@ def opened(
 
 def login(folder: Path, host: str, password: str = PASSWORD) -> Path:
     """A docker config with a login for ``host``."""
-    import base64
-
     path = folder / "config.json"
     auth = base64.b64encode(f"{USER}:{password}".encode()).decode()
     path.write_text(json.dumps({"auths": {host: {"auth": auth}}}))
@@ -379,3 +383,58 @@ def test_referrers_from_the_fallback_tag(registry: Registry) -> None:
 def test_a_blob_that_is_not_there(registry: Registry) -> None:
     with opened(registry.host) as (store, _), pytest.raises(NotFound, match="does not hold"):
         read(store, TARGET, limit=TARGET.size)
+
+
+def test_a_peer_that_drips_its_headers_is_given_up() -> None:
+    """The slow-loris, turned on a client: always a byte more, never an answer."""
+    asked = threading.Event()
+
+    def drip(listener: socket.socket) -> None:
+        while True:
+            try:
+                peer, _ = listener.accept()
+            except OSError:
+                return
+            with peer, suppress(OSError):
+                peer.recv(10_000)
+                asked.set()
+                peer.sendall(b"HTTP/1.1 200 OK\r\n")
+                while True:
+                    peer.sendall(b"X")
+                    time.sleep(0.01)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=drip, args=(listener,))
+        thread.start()
+        request = Request(
+            method="GET", url=f"http://127.0.0.1:{listener.getsockname()[1]}/", again=False
+        )
+        client = Client(Limits(patience=0.2), sleep=lambda _: None)
+        try:
+            with pytest.raises(Unreachable, match="slower than 100 bytes a second"):
+                client.send(request)
+        finally:
+            client.close()
+            listener.shutdown(socket.SHUT_RDWR)
+    thread.join()
+    assert asked.is_set()
+
+
+@pytest.mark.parametrize("tokens", [None, 100])
+def test_several_blobs_move_at_once(proxy: Faulty, tokens: int | None) -> None:
+    """Each of four uploads waits in the proxy until all four are there."""
+    proxy.token_uses = tokens
+    blobs = [os.urandom(1000) for _ in range(4)]
+    layout = MemoryStore()
+    layers = []
+    for blob in blobs:
+        target = put_bytes(layout, blob, media.LAYER_TAR)
+        layers.append(Layer(target, target.digest))
+    made = build_image(ImageConfig(platform=AMD64), layers)
+    put_image(layout, made)
+    proxy.gather = threading.Barrier(4, timeout=20)
+    with opened(proxy.host) as (store, _):
+        copied = copy(layout, store, made.descriptor)
+    assert len(copied.sent) == 6
+    assert not proxy.gather.broken
+    assert len(proxy.scopes) == (0 if tokens is None else 1), "one token for all of them"

@@ -6,13 +6,16 @@ import gzip
 import hashlib
 import io
 import os
+import py_compile
 import shutil
 import stat
 import subprocess
+import sys
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.util import cache_from_source
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,6 +37,8 @@ from mlpack.stores.memory import MemoryStore
 from mlpack.stores.trees import copy_contents, read_tree
 from tests.oci.trees import BY_DIGEST, file, pairs
 from tests.support import AMD64, unavailable
+
+BY_TIME = py_compile.PycInvalidationMode.TIMESTAMP
 
 
 def write_tree(store: StagingStore, old: Tree, new: Tree) -> Layer:
@@ -94,6 +99,23 @@ def test_the_time_of_a_source_in_what_was_compiled_is_no_difference(tmp_path: Pa
         assert node.settled is (content is not hashed)
         copy_contents(pile, ["m.pyc"], tmp_path)
         assert (tmp_path / Digest.of(expected).hex).read_bytes() == expected
+
+
+def test_python_takes_what_was_compiled_beside_a_source_of_time_zero(tmp_path: Path) -> None:
+    source, other = tmp_path / "m.py", tmp_path / "other.py"
+    other.write_text("v = 2")
+    compiled = Path(py_compile.compile(str(other), invalidation_mode=BY_TIME, doraise=True) or "")
+    store = MemoryStore()
+    pile = read_tree(store, [keep(store, tar(("m.pyc", {}, compiled.read_bytes())))])
+    copy_contents(pile, ["m.pyc"], tmp_path)
+    (made,) = tmp_path.glob("?" * 64)
+    # The source says something else in as many bytes: only what was compiled can say 2.
+    made.rename(cache_from_source(str(source)))
+    source.write_text("v = 1")
+    os.utime(source, (0, 0))
+    command = [sys.executable, "-c", "import m; print(m.v)"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "2\n"
 
 
 @pytest.mark.parametrize("kind", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
@@ -164,6 +186,12 @@ HOSTILE: dict[str, tuple[bytes, type[MlpackError], str]] = {
     ),
     "a kind nobody knows": (tar(("a", {"type": b"Z"}, b"")), BrokenLayer, "kind no engine"),
     "an endless name": (tar(("a/" * 3000, {}, b"")), BrokenLayer, "no path"),
+    "an owner nobody can be": (tar(("a", {"uid": 2**32}, b"")), BrokenLayer, "which is nobody"),
+    "a negative owner": (
+        tar(("a", {"gid": -1}, b""), kind=tarfile.GNU_FORMAT),
+        BrokenLayer,
+        "which is nobody",
+    ),
     "half a tar": (tar(("a", {}, b"x" * 5000))[:3000], Corrupt, "unexpected end"),
     "a broken header": (
         tar(("a", {}, b"x"))[:1024] + b"rubbish".ljust(512, b"!"),
