@@ -304,7 +304,7 @@ def test_models_lists_what_there_is(project: Project) -> None:
     mlpack(project, "register", "fan.onnx", "--name", "van")
     out, _ = mlpack(project, "models")
     lines = [line.split() for line in out.splitlines()]
-    assert lines[0] == ["MODEL", "VERSION", "KIND", "SIZE", "METRICS", "REGISTERED"]
+    assert lines[0] == ["model", "version", "kind", "bytes", "metrics", "registered", "(UTC)"]
     assert lines[2][:7] == ["fan", "1", "onnx", "142", "B", "accuracy", "0.98"]
     assert len(json.loads(mlpack(project, "--json", "models")[0])["models"]) == 2
     assert len(json.loads(mlpack(project, "--json", "models", "van")[0])["models"]) == 1
