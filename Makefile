@@ -2,8 +2,9 @@
 
 PYTHON := .venv/bin/python
 
+# uidmap is what mmdebstrap needs where make runs without root.
 demo:
-	@scripts/system-packages mmdebstrap ca-certificates
+	@scripts/system-packages mmdebstrap uidmap ca-certificates
 	@scripts/venv sklearn
 	@examples/fan/demo.sh demo
 
