@@ -9,7 +9,7 @@ demo:
 	@examples/fan/demo.sh demo
 
 test:
-	@scripts/system-packages mmdebstrap ca-certificates docker.io containerd runc podman qemu-user skopeo umoci
+	@scripts/system-packages mmdebstrap ca-certificates docker.io containerd gcc libc6-dev podman qemu-user runc skopeo umoci
 	@scripts/venv dev
 	$(PYTHON) -m pytest
 
