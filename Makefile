@@ -2,13 +2,15 @@
 
 PYTHON := .venv/bin/python
 
+# uidmap is what mmdebstrap needs where make runs without root.
 demo:
-	@scripts/system-packages mmdebstrap ca-certificates
+	@scripts/system-packages mmdebstrap uidmap ca-certificates
 	@scripts/venv sklearn
 	@examples/fan/demo.sh demo
 
 test:
-	@scripts/system-packages mmdebstrap ca-certificates docker.io containerd runc podman qemu-user skopeo umoci docker-registry openssl
+	@scripts/system-packages mmdebstrap ca-certificates containerd docker-registry docker.io gcc \
+		libc6-dev openssl podman qemu-user runc skopeo umoci
 	@scripts/venv dev
 	$(PYTHON) -m pytest
 

@@ -15,7 +15,7 @@ from mlpack.base.rules import Dropped
 from mlpack.errors import MlpackError
 from mlpack.model.lock import InvalidLock, Lock, LockedBase, LockedPlatform
 from mlpack.model.recipe import BASE
-from mlpack.model.requirements import parse_requirements
+from mlpack.model.requirements import InvalidRequirements, parse_requirements
 from mlpack.oci.descriptor import Descriptor, Platform
 from mlpack.stores.base import read_image, read_index, verified
 from mlpack.stores.layout import LayoutStore
@@ -159,10 +159,11 @@ def _describe(locked: LockedPlatform) -> dict[str, object]:
 
 
 def _requirements(project: Project) -> tuple[Requirement, ...]:
-    file = project.path(project.recipe.base.requirements)
+    name = project.recipe.base.requirements
+    file = project.path(name)
     if not file.is_file():
-        raise NoRequirements(f"{project.recipe.base.requirements} is missing")
-    return parse_requirements(read_text(file))
+        raise NoRequirements(f"{name} is missing")
+    return parse_requirements(read_text(file, InvalidRequirements), name)
 
 
 def _lock(project: Project, upgrade: bool) -> Lock | None:

@@ -11,7 +11,12 @@ from mlpack.builders.builder import Builder, OciBuilder
 from mlpack.errors import MlpackError
 from mlpack.model.lock import Lock, LockedPlatform
 from mlpack.model.opsets import unsupported
-from mlpack.model.requirements import Disagreement, disagreements, parse_requirements
+from mlpack.model.requirements import (
+    Disagreement,
+    InvalidRequirements,
+    disagreements,
+    parse_requirements,
+)
 from mlpack.model.version import ModelVersion
 from mlpack.oci.descriptor import Descriptor, Platform
 from mlpack.oci.image import Image, Layer
@@ -34,7 +39,7 @@ if TYPE_CHECKING:
 
 NEW_BASE = (
     "make a new base, which every device fetches once: mlpack base build; "
-    "or put the requirement back"
+    "or put back what was changed"
 )
 
 
@@ -161,10 +166,11 @@ def _check_agreement(project: Project, lock: Lock, chosen: Sequence[LockedPlatfo
             f"{wanted.requirements} is missing, and mlpack.lock was made from it",
             hint="restore the file, or name another in [base] requirements",
         )
-    requirements = parse_requirements(read_text(file))
+    text = read_text(file, InvalidRequirements)
+    requirements = parse_requirements(text, wanted.requirements)
     found: dict[Disagreement, None] = {}
     for locked in chosen:
-        found.update(dict.fromkeys(disagreements(requirements, locked)))
+        found.update(dict.fromkeys(disagreements(requirements, locked, wanted.requirements)))
     if found:
         raise BaseDisagrees("; ".join(str(each) for each in found))
 

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
+from mlpack.model.lock import InvalidLock
 from mlpack.model.opsets import uncertain, unsupported
 from mlpack.model.recipe import check_name
 from mlpack.model.registration import About, VersionTaken, added, settle
@@ -168,7 +169,12 @@ def _runtime_notes(project: Project, version: ModelVersion) -> Iterator[str]:
     """Whether the base can run it, said now: a build refuses what it cannot run."""
     if not project.has_lock:
         return
-    platforms = project.lock().base.platforms
+    try:
+        platforms = project.lock().base.platforms
+    except InvalidLock as error:
+        # Said, not raised: the model is registered by now, and has nothing to do with the lock.
+        yield f"whether the base can run it is not known: {error}"
+        return
     for runtime in sorted({each.version_of("onnxruntime") for each in platforms}):
         if reason := unsupported(version, runtime):
             yield f"the base cannot run it, mlpack build will refuse it: {reason}"

@@ -33,7 +33,7 @@ class NoMmdebstrap(MlpackError):
     """mmdebstrap is not installed."""
 
     hint = (
-        "install it (apt-get install mmdebstrap), or start the base from an image: "
+        "install it (apt-get install mmdebstrap uidmap), or start the base from an image: "
         '[base] from = "oci:PATH"'
     )
 
@@ -175,15 +175,23 @@ def _run(command: Sequence[str], advance: Advance) -> None:
                     process.terminate()
                     raise
     if process.returncode:
-        raise DebianFailed(
-            f"mmdebstrap failed: {_reason(said.decode(errors='replace'))}", hint=_HINT
+        text = said.decode(errors="replace")
+        raise DebianFailed(f"mmdebstrap failed: {_reason(text)}", hint=_hint(text))
+
+
+_NO_ROOT = re.compile(r"chroot mode|new[ug]idmap|unshare|cannot create \S+ Permission denied")
+
+
+def _hint(said: str) -> str:
+    """What to do: a user who is not root lacks other things than a network."""
+    if _NO_ROOT.search(said):
+        return (
+            "run it as root, or give your user what mmdebstrap needs without root: newuidmap "
+            "(apt-get install uidmap), lines in /etc/subuid and /etc/subgid (usermod "
+            "--add-subuids 100000-165535 --add-subgids 100000-165535 USER), user namespaces "
+            "(none in a chroot and in most containers), a TMPDIR that every user may enter"
         )
-
-
-_HINT = (
-    "check the network and [base] mirror and packages in mlpack.toml; without root it needs "
-    "user namespaces (mmdebstrap(1), MODES)"
-)
+    return "check the network and [base] mirror and packages in mlpack.toml"
 
 
 def _reason(said: str) -> str:

@@ -82,12 +82,9 @@ def _talk(built: Built) -> None:
 
 def _text(shown: Shown, packages: bool) -> str:
     lines = [
-        f"base {shown.base.index.digest}, from {shown.base.source}"
-        + (
-            ""
-            if shown.in_store
-            else "\nnot in the store: make it from the lock with mlpack base build"
-        ),
+        f"base {shown.base.index.digest}",
+        f"from {shown.base.source}",
+        *(() if shown.in_store else ("not in the store: make it with mlpack base build",)),
         "",
         _layers(shown.base),
     ]

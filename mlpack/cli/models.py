@@ -30,7 +30,7 @@ def models(name: str) -> None:
         output.note("no model is registered yet: mlpack register PATH")
         output.answer(found.to_json(), "")
         return
-    headers = ("MODEL", "VERSION", "KIND", "SIZE", "METRICS", "REGISTERED")
+    headers = ("model", "version", "kind", "bytes", "metrics", "registered (UTC)")
     rows = [_row(each) for each in found.versions]
     output.answer(found.to_json(), lambda: output.table(headers, rows, right={3}))
 
@@ -42,5 +42,5 @@ def _row(version: ModelVersion) -> tuple[str, ...]:
         version.framework,
         output.size(version.size),
         ", ".join(f"{key} {value}" for key, value in version.metrics.items()),
-        version.created.replace("T", " ").removesuffix("+00:00"),
+        version.created[: len("2026-11-20T20:13")].replace("T", " "),
     )

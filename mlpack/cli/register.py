@@ -19,7 +19,7 @@ _METRICS_HINT = 'a file of metrics is a JSON object of numbers: {"accuracy": 0.9
     mlpack register fan.onnx
     mlpack register fan.onnx --metric accuracy=0.95 --tag trained-on=2024-06
     mlpack register model/ --name detector --version 1.4.0 --scoring detect.py
-    mlpack register model.joblib --trust-pickle        converted to ONNX; the pickle stays here
+    mlpack register model.joblib --trust-pickle        converted to ONNX; never shipped
     """,
 )
 @click.argument("path", type=click.Path(path_type=Path))

@@ -112,9 +112,12 @@ class Lock:
         except tomllib.TOMLDecodeError as error:
             raise InvalidLock(f"mlpack.lock is not TOML ({error})") from error
         seal = document.pop("seal", None)
-        if document.get("version") != VERSION:
+        version = document.get("version")
+        if version is None:
+            raise InvalidLock("mlpack.lock is not what mlpack wrote (it says no version)")
+        if version != VERSION:
             raise InvalidLock(
-                f"mlpack.lock has version {document.get('version')}, this mlpack reads {VERSION}",
+                f"mlpack.lock has version {version!r}, this mlpack reads {VERSION}",
                 hint="use the mlpack that wrote it, or run: mlpack base build --upgrade",
             )
         if seal != str(Digest.of(canonical(document))):

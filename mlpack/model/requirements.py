@@ -34,13 +34,16 @@ class Disagreement:
     locked: str
     """What the lock holds; empty where the package is not in the base."""
 
+    file: str = "requirements.in"
+    """What the user calls the requirements."""
+
     def __str__(self) -> str:
         held = f"mlpack.lock has {self.locked}" if self.locked else "mlpack.lock does not have it"
-        return f"{self.package}: requirements.in wants {self.wanted}, {held}"
+        return f"{self.package}: {self.file} wants {self.wanted}, {held}"
 
 
-def parse_requirements(text: str) -> tuple[Requirement, ...]:
-    """Read ``requirements.in``; comments and empty lines are skipped."""
+def parse_requirements(text: str, file: str = "requirements.in") -> tuple[Requirement, ...]:
+    """Read the requirements in ``file``; comments and empty lines are skipped."""
     found = []
     for number, line in enumerate(text.splitlines(), 1):
         # A comment starts a line or follows a space: a URL may hold a hash sign.
@@ -52,13 +55,13 @@ def parse_requirements(text: str) -> tuple[Requirement, ...]:
         except InvalidRequirement as error:
             problem = str(error).splitlines()[0]
             raise InvalidRequirements(
-                f"requirements.in line {number}: {content!r} cannot be read ({problem})"
+                f"{file} line {number}: {content!r} cannot be read ({problem})"
             ) from error
     return tuple(found)
 
 
 def disagreements(
-    requirements: tuple[Requirement, ...], locked: LockedPlatform
+    requirements: tuple[Requirement, ...], locked: LockedPlatform, file: str = "requirements.in"
 ) -> tuple[Disagreement, ...]:
     """Every requirement that ``locked`` does not meet."""
     held = {canonicalize_name(each.name): each.version for each in locked.python}
@@ -69,7 +72,7 @@ def disagreements(
         version = held.get(canonicalize_name(requirement.name), "")
         if not version or not requirement.specifier.contains(version, prereleases=True):
             wanted = str(requirement.specifier) or "any version"
-            found.append(Disagreement(requirement.name, wanted, version))
+            found.append(Disagreement(requirement.name, wanted, version, file))
     return tuple(found)
 
 

@@ -56,10 +56,8 @@ class Project:
     @cached_property
     def recipe(self) -> Recipe:
         """The settings in ``mlpack.toml``; raise :class:`InvalidRecipe` naming the one at fault."""
-        try:
-            found = Recipe.parse(read_text(self.root / RECIPE), self.overrides)
-        except UnicodeDecodeError as error:
-            raise InvalidRecipe(f"{RECIPE} is not UTF-8") from error
+        text = read_text(self.root / RECIPE, InvalidRecipe)
+        found = Recipe.parse(text, self.overrides)
         try:
             engine(found.device.engine)
             Link.of(found.device)
@@ -91,10 +89,7 @@ class Project:
         """``mlpack.lock``; raise :class:`NoBase` where there is none."""
         if not self.has_lock:
             raise NoBase(f"{self.root.resolve()} has no {LOCK}: its base was not built yet")
-        try:
-            return Lock.parse(read_text(self.root / LOCK))
-        except UnicodeDecodeError as error:
-            raise InvalidLock(f"{LOCK} is not UTF-8") from error
+        return Lock.parse(read_text(self.root / LOCK, InvalidLock))
 
     def write_lock(self, lock: Lock) -> None:
         """Replace ``mlpack.lock``, whole or not at all."""
@@ -115,8 +110,11 @@ class Project:
             yield
 
 
-def read_text(path: Path) -> str:
-    """Read a text the user wrote, bounded in size."""
+def read_text(path: Path, error: type[MlpackError]) -> str:
+    """Read a text the user wrote; raise ``error`` where it is too large, or no text."""
     if path.stat().st_size > MAX_TEXT_BYTES:
-        raise MlpackError(f"{path} is larger than {MAX_TEXT_BYTES // 1024 // 1024} MiB")
-    return path.read_text(encoding="utf-8")
+        raise error(f"{path} is larger than {MAX_TEXT_BYTES // 1024 // 1024} MiB")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as cause:
+        raise error(f"{path} is not UTF-8") from cause

@@ -23,10 +23,7 @@ def read_tariff(text: str, directory: Path) -> Tariff:
     path = directory / text
     if not path.is_file():
         raise NoSuchTariff(f"there is no tariff file {path}", hint=_shipped_hint())
-    try:
-        return Tariff.parse(read_text(path), text)
-    except UnicodeDecodeError as error:
-        raise InvalidTariff(f"{path} is not UTF-8") from error
+    return Tariff.parse(read_text(path, InvalidTariff), text)
 
 
 def shipped_tariffs() -> tuple[str, ...]:

@@ -170,6 +170,15 @@ def test_requirements_the_base_does_not_meet(
     assert message in error
 
 
+def test_requirements_are_named_as_the_settings_name_them(project: Project) -> None:
+    path = project.root / "mlpack.toml"
+    path.write_text(path.read_text() + '[base]\nrequirements = "needs.txt"\n')
+    (project.root / "needs.txt").write_text("numpy==1.0")
+    assert refusal(project)[0] == "error: numpy: needs.txt wants ==1.0, mlpack.lock has 2.4.6"
+    (project.root / "needs.txt").write_bytes(b"\xff")
+    assert refusal(project)[0].endswith("needs.txt is not UTF-8")
+
+
 def test_a_requirement_for_other_machines_is_no_disagreement(project: Project) -> None:
     (project.root / "requirements.in").write_text('pywin32; sys_platform == "win32"\nnumpy\n')
     build(project, "fan")

@@ -126,6 +126,13 @@ def test_a_model_the_base_cannot_run_is_registered_and_said(project: Project) ->
     assert "mlpack build will refuse it: its opset 1 is older than 7" in notes
 
 
+def test_a_lock_that_cannot_be_read_does_not_stop_a_registration(project: Project) -> None:
+    (project.root / "mlpack.lock").write_text("version = 1")
+    out, err = mlpack(project, "register", str(tiny_onnx(project.root / "m.onnx")))
+    assert out == "fan:1\n"
+    assert "whether the base can run it is not known: mlpack.lock was changed by hand" in err
+
+
 def bad_input(project: Project) -> None:
     (project.root / "empty.onnx").write_bytes(b"")
     (project.root / "empty.pkl").write_bytes(b"")
@@ -297,7 +304,7 @@ def test_models_lists_what_there_is(project: Project) -> None:
     mlpack(project, "register", "fan.onnx", "--name", "van")
     out, _ = mlpack(project, "models")
     lines = [line.split() for line in out.splitlines()]
-    assert lines[0] == ["MODEL", "VERSION", "KIND", "SIZE", "METRICS", "REGISTERED"]
+    assert lines[0] == ["model", "version", "kind", "bytes", "metrics", "registered", "(UTC)"]
     assert lines[2][:7] == ["fan", "1", "onnx", "142", "B", "accuracy", "0.98"]
     assert len(json.loads(mlpack(project, "--json", "models")[0])["models"]) == 2
     assert len(json.loads(mlpack(project, "--json", "models", "van")[0])["models"]) == 1

@@ -125,7 +125,12 @@ def test_diff_of_a_platform(project: Project) -> None:
         (("report", "door"), 1, "model 'door' has no release", "mlpack build door"),
         (("report", "base"), 2, "'base' is not a release of a model", "NAME or NAME:VERSION"),
         (("report", "fan:"), 2, "'' is not a version", "lower-case letters"),
-        (("report", "r.example.com/fan:1"), 2, "'r.example.com/fan:1' is in a registry", "skopeo"),
+        (
+            ("report", "r.example.com/fan:1"),
+            2,
+            "'r.example.com/fan:1' is in a registry",
+            "mlpack pull",
+        ),
         (("diff", "fan:1", "none"), 2, "none stands for an empty device", "mlpack diff none NEW"),
         (("diff", "oci:", "fan:2"), 2, "'oci:' names no path", "oci:PATH"),
         (
