@@ -5,12 +5,12 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from benchmarks import builders, layer, prediction, startup
+from benchmarks import builders, layer, prediction, publish, startup
 
 
 def main() -> None:
     """Run every benchmark in a folder of its own."""
-    for benchmark in (startup, layer, builders, prediction):
+    for benchmark in (startup, layer, publish, builders, prediction):
         with tempfile.TemporaryDirectory(prefix="mlpack-bench-") as folder:
             benchmark.main(Path(folder))
 

@@ -62,8 +62,10 @@ def main(folder: Path) -> None:
     subprocess.run(["skopeo", "copy", "-q", f"oci:{project.layout.root}:base", base], check=True)
     bound, layout = folder / "out.gz", folder / "layout"
     cases = [
-        Case("read + sha256 + gzip-1 + write (bound)", _python(BOUND, model, bound), bound),
-        Case("mlpack, the layer", _python(LAYER, model, layout), layout),
+        Case(
+            "read + sha256 + gzip-1 + write (bound)", _python(BOUND, model, bound), f"rm -f {bound}"
+        ),
+        Case("mlpack, the layer", _python(LAYER, model, layout), f"rm -rf {layout}"),
         Case("mlpack build, whole command", [*here, "build", "fan"]),
         *_umoci(folder, model),
         *_buildah(folder, base, model),
@@ -97,7 +99,7 @@ def _buildah(folder: Path, base: str, model: Path) -> Iterator[Case]:
             f"{tool} commit -q $c oci:{out}:out",
             f"{tool} rm $c",
         )
-        yield Case("buildah from, copy, commit", ["sh", "-ec", "; ".join(steps)], out)
+        yield Case("buildah from, copy, commit", ["sh", "-ec", "; ".join(steps)], f"rm -rf {out}")
 
 
 def _docker(docker: Docker, folder: Path, base: str, model: Path) -> Iterator[Case]:

@@ -8,7 +8,6 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 RUNS = 7
 
@@ -23,19 +22,19 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A command to time; ``remove`` is a file or folder it would find done from the run before."""
+    """A command to time, and a line of shell to run before each run, untimed."""
 
     name: str
     command: Sequence[str]
-    remove: Path | None = None
+    before: str = ""
     cpu_counts: bool = True
     """Whether the work is done by this process, and not by a daemon."""
 
 
 def once(case: Case) -> Run:
     """Run the command; what it says is shown only if it fails."""
-    if case.remove is not None:
-        subprocess.run(["rm", "-rf", str(case.remove)], check=True)
+    if case.before:
+        subprocess.run(["sh", "-ec", case.before], check=True, capture_output=True)
     os.sync()
     start = time.perf_counter()
     with subprocess.Popen(
