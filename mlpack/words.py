@@ -1,7 +1,8 @@
-"""Numbers as people read them: bytes, counts and money."""
+"""Numbers as people read them (bytes, counts and money), and words they mistyped."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import ROUND_HALF_UP, Context, Decimal
 
 CENT = Decimal("0.01")
@@ -59,6 +60,18 @@ def share(part: int, whole: int) -> str:
     """
     percent = 100 * part / whole
     return "under 0.1 %" if 0 < percent < 0.1 else f"{percent:,.1f} %"
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The known word closest to a mistyped one, as the end of a sentence; empty for none.
+
+    >>> nearest("bsae", ["base", "model"]), nearest("x", ["base"])
+    (" (did you mean 'base'?)", '')
+    """
+    import difflib
+
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def counted(count: int, noun: str) -> str:

@@ -63,10 +63,13 @@ def test_the_readme_names_every_command(name: str) -> None:
     assert f"`mlpack {name}" in (CHECKOUT / "README.md").read_text(encoding="utf-8")
 
 
+TABLES = ("registry", "base", "device", "module", "fleet")
+
+
 def test_the_settings_are_those_of_the_recipe() -> None:
     page = (CHECKOUT / "docs" / "settings.md").read_text(encoding="utf-8")
     recipe = Recipe(model="fan")
-    tables = {name: getattr(recipe, name) for name in ("base", "device", "module", "fleet")}
+    tables = {name: getattr(recipe, name) for name in TABLES}
     called = {"source": "from"}
     for table, values in tables.items():
         for field in dataclasses.fields(values):
@@ -74,7 +77,10 @@ def test_the_settings_are_those_of_the_recipe() -> None:
     for name, (table, key) in ENVIRONMENT.items():
         line = next(line for line in page.splitlines() if f"`[{table}] {key}`" in line)
         assert f"`MLPACK_{name.upper()}`" in line
-    assert page.count("`MLPACK_") == len(ENVIRONMENT) + 1
+    read = {name.upper() for name in ENVIRONMENT}
+    for path in (CHECKOUT / "mlpack" / "cli").glob("*.py"):
+        read |= {name.upper() for name in re.findall(r'setting\("(\w+)"\)', path.read_text())}
+    assert set(re.findall(r"`MLPACK_([A-Z_]+)", page)) == read
 
 
 def pages() -> list[Path]:

@@ -16,8 +16,8 @@ from mlpack.errors import MlpackError
 from mlpack.model.lock import InvalidLock, Lock, LockedBase, LockedPlatform
 from mlpack.model.recipe import BASE
 from mlpack.model.requirements import InvalidRequirements, parse_requirements
-from mlpack.oci.descriptor import Descriptor, Platform
-from mlpack.stores.base import read_image, read_index, verified
+from mlpack.oci.descriptor import Platform
+from mlpack.stores.base import read_image, read_index, verify
 from mlpack.stores.layout import LayoutStore
 from mlpack.stores.project import Project, read_text
 
@@ -128,7 +128,7 @@ def whole(layout: LayoutStore, base: LockedBase) -> bool:
         for locked in base.platforms:
             read_image(layout, locked.manifest)
             for each in locked.layers:
-                _verify(layout, each.layer.descriptor)
+                verify(layout, each.layer.descriptor)
     except MlpackError:
         return False
     return True
@@ -194,9 +194,3 @@ def _keep(
         dropped=tuple((each.locked.platform, each.dropped) for each in made),
         missing=tuple((each.locked.platform, lib) for each in made for lib in each.missing),
     )
-
-
-def _verify(layout: LayoutStore, target: Descriptor) -> None:
-    with layout.open(target) as content:
-        for _ in verified(content, target):
-            pass

@@ -15,7 +15,7 @@ import tomli_w
 from mlpack.errors import MlpackError
 from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Descriptor, Platform
-from mlpack.oci.digest import Digest, InvalidDigest
+from mlpack.oci.digest import Digest
 from mlpack.oci.document import InvalidContent, Node, canonical
 from mlpack.oci.image import Layer
 from mlpack.oci.packing import Packing
@@ -127,7 +127,7 @@ class Lock:
             anchors = node.get("anchors")
             return cls(
                 base=_base_from(node.need("base")),
-                anchors={name: _digest(value) for name, value in anchors.items()}
+                anchors={name: Digest.from_json(value) for name, value in anchors.items()}
                 if anchors
                 else {},
             )
@@ -162,7 +162,7 @@ def _base_from(node: Node) -> LockedBase:
     return LockedBase(
         pinned=pinned.text() if pinned else "",
         source=node.need("from").text(),
-        recipe=_digest(node.need("recipe")),
+        recipe=Digest.from_json(node.need("recipe")),
         index=Descriptor.from_json(node.need("index")),
         packing=Packing.from_json(node.need("packing")),
         platforms=tuple(_platform_from(each) for each in node.need("platform").elements()),
@@ -202,12 +202,14 @@ def _platform_from(node: Node) -> LockedPlatform:
     return LockedPlatform(
         platform=Platform.parse(node.need("name").text()),
         manifest=Descriptor(
-            media.MANIFEST, _digest(manifest.need("digest")), manifest.need("size").integer()
+            media.MANIFEST,
+            Digest.from_json(manifest.need("digest")),
+            manifest.need("size").integer(),
         ),
         layers=tuple(
             LockedLayer(
                 each.need("role").text(),
-                Layer(Descriptor.from_json(each), _digest(each.need("diff_id"))),
+                Layer(Descriptor.from_json(each), Digest.from_json(each.need("diff_id"))),
             )
             for each in node.need("layer").elements()
         ),
@@ -227,10 +229,3 @@ def _platform_from(node: Node) -> LockedPlatform:
             for each in node.need("debian").elements()
         ),
     )
-
-
-def _digest(node: Node) -> Digest:
-    try:
-        return Digest.parse(node.text())
-    except InvalidDigest as error:
-        raise InvalidContent(node.where, str(error)) from error

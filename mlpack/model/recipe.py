@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
@@ -13,6 +12,7 @@ from mlpack.errors import MlpackError, UsageError
 from mlpack.oci.descriptor import Platform
 from mlpack.oci.document import MAX_INTEGER, InvalidContent, Node
 from mlpack.oci.reference import Reference
+from mlpack.words import nearest
 
 T = TypeVar("T")
 
@@ -248,12 +248,7 @@ def _table(root: Node, name: str, *keys: str) -> Node:
 def _known(node: Node, *keys: str) -> None:
     for key in node.mapping():
         if key not in keys:
-            raise InvalidContent(f"{node.where}.{key}", f"is not a setting{_nearest(key, keys)}")
-
-
-def _nearest(key: str, keys: Iterable[str]) -> str:
-    close = difflib.get_close_matches(key, list(keys), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+            raise InvalidContent(f"{node.where}.{key}", f"is not a setting{nearest(key, keys)}")
 
 
 def _text(node: Node, key: str, default: str) -> str:

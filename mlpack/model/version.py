@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from mlpack.errors import UsageError
 from mlpack.model.recipe import check_name, check_word
-from mlpack.oci.digest import Digest, InvalidDigest
+from mlpack.oci.digest import Digest
 from mlpack.oci.document import InvalidContent, Node, canonical
 from mlpack.oci.tree import check_path
 
@@ -80,13 +80,9 @@ class ModelFile:
     @classmethod
     def from_json(cls, node: Node) -> ModelFile:
         """Read what :meth:`to_json` wrote; the path is checked again."""
-        path, digest = node.need("path").text(), node.need("digest")
+        path = node.need("path").text()
         check_path(path)
-        try:
-            parsed = Digest.parse(digest.text())
-        except InvalidDigest as error:
-            raise InvalidContent(digest.where, str(error)) from error
-        return cls(path, node.need("size").integer(), parsed)
+        return cls(path, node.need("size").integer(), Digest.from_json(node.need("digest")))
 
 
 @dataclass(frozen=True, slots=True)

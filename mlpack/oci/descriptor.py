@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mlpack.errors import UsageError
-from mlpack.oci.digest import Digest, InvalidDigest
-from mlpack.oci.document import InvalidContent, Node
+from mlpack.oci.digest import Digest
+from mlpack.oci.document import Node
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -104,17 +104,12 @@ class Descriptor:
     @classmethod
     def from_json(cls, node: Node) -> Descriptor:
         """Read a descriptor; raise :class:`InvalidContent` with its place."""
-        digest = node.need("digest")
         annotations = node.get("annotations")
         platform = node.get("platform")
         artifact_type = node.get("artifactType")
-        try:
-            parsed = Digest.parse(digest.text())
-        except InvalidDigest as error:
-            raise InvalidContent(digest.where, str(error)) from error
         return cls(
             node.need("mediaType").text(),
-            parsed,
+            Digest.from_json(node.need("digest")),
             node.need("size").integer(),
             annotations.text_map() if annotations else {},
             Platform.from_json(platform) if platform else None,

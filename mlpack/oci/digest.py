@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 from mlpack.errors import MlpackError
+from mlpack.oci.document import InvalidContent, Node
 
 _SHA256 = re.compile(r"sha256:([0-9a-f]{64})")
 
@@ -33,6 +34,14 @@ class Digest:
         if found is None:
             raise InvalidDigest(f"{text!r} is not a digest (sha256: and 64 hex digits)")
         return cls(found[1])
+
+    @classmethod
+    def from_json(cls, node: Node) -> Digest:
+        """Read a member of a document; raise :class:`InvalidContent` with its place."""
+        try:
+            return cls.parse(node.text())
+        except InvalidDigest as error:
+            raise InvalidContent(node.where, str(error)) from error
 
     @classmethod
     def of(cls, content: bytes) -> Digest:

@@ -14,7 +14,7 @@ from functools import cached_property
 from mlpack.errors import MlpackError
 from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Descriptor, Platform
-from mlpack.oci.digest import Digest, InvalidDigest
+from mlpack.oci.digest import Digest
 from mlpack.oci.document import InvalidContent, Node, canonical, parse
 
 
@@ -112,7 +112,7 @@ class Image:
     def diff_ids(self) -> tuple[Digest, ...]:
         """The uncompressed layers, bottom first."""
         listed = self._config.need("rootfs").need("diff_ids")
-        return tuple(_digest(element) for element in listed.elements())
+        return tuple(Digest.from_json(element) for element in listed.elements())
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
@@ -229,10 +229,3 @@ def assemble(config: bytes, layers: Sequence[Layer]) -> Image:
         "layers": [layer.descriptor.to_json() for layer in layers],
     }
     return Image(canonical(manifest), config)
-
-
-def _digest(node: Node) -> Digest:
-    try:
-        return Digest.parse(node.text())
-    except InvalidDigest as error:
-        raise InvalidContent(node.where, str(error)) from error

@@ -115,6 +115,13 @@ def verified(content: BinaryIO, target: Descriptor) -> Iterator[bytes]:
         raise Corrupt(f"{target.digest} holds other bytes (sha256:{running.hexdigest()})")
 
 
+def verify(store: Readable, target: Descriptor) -> None:
+    """Read ``target`` to its end; raise :class:`Corrupt` or :class:`NotFound`."""
+    with store.open(target) as content:
+        for _ in verified(content, target):
+            pass
+
+
 def read(store: Readable, target: Descriptor, *, limit: int = MAX_DOCUMENT_BYTES) -> bytes:
     """Read a whole document, verified; refuse one above ``limit`` bytes before reading it."""
     if target.size > limit:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +14,7 @@ from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Descriptor
 from mlpack.oci.digest import Digest
 from mlpack.oci.document import MAX_DOCUMENT_BYTES, InvalidContent, canonical, parse
-from mlpack.oci.image import Image
-from mlpack.oci.validate import problems
+from mlpack.oci.validate import index_problems, problems
 from mlpack.stores.base import (
     Corrupt,
     NotFound,
@@ -25,6 +24,7 @@ from mlpack.stores.base import (
     read_image,
     read_index,
     verified,
+    verify,
 )
 from mlpack.stores.files import atomic, locked, staged
 
@@ -175,13 +175,16 @@ def validate(layout: LayoutStore) -> tuple[str, ...]:
     A blob that nothing names is no fault: an interrupted command may leave one. Nor is
     a layer of a base that is in a registry.
     """
+    return each_entry(layout, lambda entry: _problems(layout, entry, base_layers(layout, entry)))
+
+
+def each_entry(layout: LayoutStore, look: Callable[[Descriptor], Iterable[str]]) -> tuple[str, ...]:
+    """What ``look`` finds wrong with each thing ``index.json`` lists; what it raises counts too."""
     found: list[str] = []
     for entry in layout.entries():
         name = entry.annotations.get(REF_NAME, entry.digest.short)
         try:
-            elsewhere = base_layers(layout, entry)
-            for image in _check_tree(layout, entry, elsewhere):
-                found += [f"{name}: {problem}" for problem in problems(image)]
+            found += [f"{name}: {problem}" for problem in look(entry)]
         except MlpackError as error:
             found.append(f"{name}: {error}")
     return tuple(found)
@@ -195,21 +198,26 @@ def base_layers(layout: LayoutStore, entry: Descriptor) -> frozenset[Digest]:
     return frozenset(each.digest for each in below if not layout.exists(each.descriptor))
 
 
-def _check_tree(
+def children(layout: LayoutStore, manifest: Descriptor) -> tuple[Descriptor, ...]:
+    """The config and the layers a manifest names."""
+    content = parse(read(layout, manifest), "manifest")
+    listed = (content.need("config"), *content.need("layers").elements())
+    return tuple(Descriptor.from_json(each) for each in listed)
+
+
+def _problems(
     layout: LayoutStore, entry: Descriptor, elsewhere: frozenset[Digest]
-) -> Iterator[Image]:
-    """Verify all blobs below ``entry`` and yield the images among them."""
+) -> Iterator[str]:
+    """Verify all blobs below ``entry`` but those ``elsewhere``, and check the images among them."""
     if entry.media_type in media.INDEXES:
-        for child in read_index(layout, entry).manifests:
-            yield from _check_tree(layout, child, elsewhere)
+        index = read_index(layout, entry)
+        for child in index.manifests:
+            yield from _problems(layout, child, elsewhere)
+        yield from index_problems(index, images(layout, entry))
         return
-    manifest = parse(read(layout, entry), "manifest")
-    children = [manifest.need("config"), *manifest.need("layers").elements()]
-    for child in (Descriptor.from_json(each) for each in children):
-        if child.digest in elsewhere:
-            continue
-        with layout.open(child) as content:
-            for _ in verified(content, child):
-                pass
-    if manifest.need("config").need("mediaType").text() in media.CONFIGS:
-        yield read_image(layout, entry)
+    config, *layers = children(layout, entry)
+    for child in (config, *layers):
+        if child.digest not in elsewhere:
+            verify(layout, child)
+    if config.media_type in media.CONFIGS:
+        yield from problems(read_image(layout, entry))

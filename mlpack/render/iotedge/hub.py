@@ -13,11 +13,11 @@ from mlpack.render.iotedge.problem import (
     Problem,
     member,
     members,
-    nearest,
     run,
     whole_number,
 )
 from mlpack.render.iotedge.routes import InvalidRoute, Route, parse_route
+from mlpack.words import nearest
 
 SCHEMAS = ("1.0", "1.1", "1.2", "1.3")
 MAX_PRIORITY = 9

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from mlpack.errors import MlpackError
 from mlpack.oci.document import InvalidContent, Node
+from mlpack.words import nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +95,3 @@ def text(node: Node) -> Iterator[Problem]:
     """Check that a value is a string."""
     node.text()
     yield from ()
-
-
-def nearest(key: str, known: Iterable[str]) -> str:
-    """The known name closest to a mistyped one, as the end of a sentence."""
-    close = difflib.get_close_matches(key, list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
