@@ -132,7 +132,8 @@ class Range:
             tls: stack.enter_context(CountingProxy.started(each.port, delay=LATENCY))
             for tls, each in self._registries.items()
         }
-        self._random = random.Random(20261120)
+        # Fresh in every run: podman and skopeo remember digests per machine, not per store.
+        self._random = random.Random()
         self._pushed = 0
 
     @classmethod
