@@ -30,7 +30,7 @@ def main(folder: Path) -> None:
         Docker.started(folder / "docker") as docker,
     ):
         for title, size in (("100 MB", 100_000_000), ("6 KB", 6_000)):
-            place = folder / title.replace(" ", "")
+            place = folder / f"bytes{size}"
             place.mkdir()
             bench = _Bench(place, f"127.0.0.1:{registry.port}", size)
             cases = [*bench.mlpack(), *bench.umoci(), *bench.buildah(), *bench.docker(docker)]
