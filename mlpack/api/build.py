@@ -23,7 +23,7 @@ from mlpack.oci.image import Image, Layer
 from mlpack.oci.index import Index
 from mlpack.plan.engines import DeviceState, engine
 from mlpack.plan.transfer import Link, Transfer, transfer
-from mlpack.stores.base import NotFound, read_image
+from mlpack.stores.base import Corrupt, NotFound, read_image
 from mlpack.stores.ledger import Ledger, ReleaseRecord
 from mlpack.stores.models import ModelStore
 from mlpack.stores.project import Project, read_text
@@ -189,9 +189,9 @@ def _check_runtime(model: ModelVersion, chosen: Sequence[LockedPlatform]) -> Non
 def _base_image(project: Project, locked: LockedPlatform) -> Image:
     try:
         image = read_image(project.layout, locked.manifest)
-    except NotFound as error:
+    except (NotFound, Corrupt) as error:
         raise BaseDisagrees(
-            f"the locked base for {locked.platform} is not in this store ({error})",
+            f"the locked base for {locked.platform} is not whole in this store ({error})",
             hint="make it from the lock: mlpack base build",
         ) from error
     if image.layers != tuple(each.layer for each in locked.layers):

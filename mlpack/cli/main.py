@@ -120,6 +120,8 @@ def _reported() -> Iterator[None]:
         where = error.ctx.command_path if error.ctx else "mlpack"
         said = error.format_message().rstrip(".")
         fail(f"{said[:1].lower()}{said[1:]}", f"see: {where} --help", error.exit_code)
+    except KeyboardInterrupt:
+        _interrupted()
     except BrokenPipeError:
         _leave_the_pipe()
     except OSError as error:
@@ -154,7 +156,7 @@ def main() -> None:
     except BrokenPipeError:
         _leave_the_pipe()
     except (click.Abort, KeyboardInterrupt):
-        fail("interrupted; nothing half-done was left", "", SIGINT_STATUS)
+        _interrupted()
 
 
 def _leave_the_pipe() -> NoReturn:
@@ -162,6 +164,12 @@ def _leave_the_pipe() -> NoReturn:
     # What Python still has to flush goes nowhere, instead of failing again at exit.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(SIGPIPE_STATUS)
+
+
+def _interrupted() -> NoReturn:
+    # A terminal shows ^C, and the message would stand behind it.
+    click.echo("", err=True, nl=sys.stderr.isatty())
+    fail("interrupted; nothing half-done was left", "", SIGINT_STATUS)
 
 
 def _terminated(*_: object) -> None:

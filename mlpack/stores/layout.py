@@ -72,6 +72,15 @@ class LayoutStore:
         path = self.path(target)
         return path.is_file() and path.stat().st_size == target.size
 
+    def _holds(self, target: Descriptor) -> bool:
+        if not self.exists(target):
+            return False
+        try:
+            verify(self, target)
+        except Corrupt:
+            return False
+        return True
+
     @contextmanager
     def open(self, target: Descriptor) -> Iterator[BinaryIO]:
         """Open the blob."""
@@ -83,8 +92,12 @@ class LayoutStore:
             yield content
 
     def put(self, target: Descriptor, content: BinaryIO) -> None:
-        """Keep ``content`` as ``target``; what is there already is not written again."""
-        if self.exists(target):
+        """Keep ``content`` as ``target``; what is there whole is not written again.
+
+        What is there is read first: a blob whose bytes changed on disk must not
+        make the command that would mend it believe that it is there.
+        """
+        if self._holds(target):
             return
         with staged(self._unfinished) as (out, keep):
             for chunk in verified(content, target):

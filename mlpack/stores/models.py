@@ -50,14 +50,13 @@ class ModelStore:
     def add(self, version: ModelVersion, open_file: OpenModelFile) -> Descriptor:
         """Keep ``version``: its files first, its name last, so that no reader sees a part.
 
-        Content that is there already is not read again. Raises
+        Content that is there whole is not read again. Raises
         :class:`~mlpack.stores.base.Corrupt` where a file is not what ``version`` says.
         """
         for file, media_type in _blobs(version):
             target = Descriptor(media_type, file.digest, file.size)
-            if not self._store.exists(target):
-                with open_file(file) as content:
-                    self._store.put(target, content)
+            with open_file(file) as content:
+                self._store.put(target, content)
         return self.describe(version)
 
     def describe(self, version: ModelVersion) -> Descriptor:
@@ -202,5 +201,5 @@ class _Checked(io.RawIOBase):
         if (self._hashed, self._hash.hexdigest()) != (self._file.size, digest.hex):
             raise Corrupt(
                 f"{self._file.path} in the store is not what was registered ({digest})",
-                hint=f"delete .mlpack/oci/blobs/sha256/{digest.hex} and register the model again",
+                hint="register the model again: that writes the file anew",
             )

@@ -253,7 +253,7 @@ def test_an_interrupted_registration_leaves_nothing(project: Project, tmp_path: 
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert said.strip() == "error: interrupted; nothing half-done was left"
+    assert said == "error: interrupted; nothing half-done was left\n"
     assert sorted(project.layout.root.rglob("*")) == before
     assert validate(project.layout) == ()
 

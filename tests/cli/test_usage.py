@@ -155,6 +155,63 @@ def test_the_command_line_goes_before_the_environment_before_the_file(
     assert built["transfer"]["engine"] == "podman"
 
 
+def shape(value: object) -> object:
+    """A document with types in place of values; a list is as its first element."""
+    if isinstance(value, dict):
+        return {key: shape(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [shape(value[0])] if value else []
+    return type(value).__name__
+
+
+TRANSFER = {
+    "engine": "str",
+    "total": "int",
+    "manifest": "int",
+    "config": "int",
+    "layers": "int",
+    "headers": "int",
+    "handshakes": "int",
+    "requests": "int",
+}
+
+
+def test_documents_other_tools_rely_on(project: Project) -> None:
+    at = ("-C", str(project.root), "--json")
+    diff = json.loads(run(*at, "diff", "fan:1", "fan:2", "--engine", "podman").stdout)
+    assert shape(diff) == {
+        "engine": "str",
+        "old": "str",
+        "new": "str",
+        "layers": [{"digest": "str", "bytes": "int", "action": "str", "why": "str"}],
+        "transfer": TRANSFER,
+    }
+    assert {each["action"] for each in diff["layers"]} == {"reuse", "fetch"}
+    build = json.loads(run(*at, "build", "fan:1").stdout)
+    # Beyond the contract: the line printed without --json, and each platform's image.
+    assert shape({key: build[key] for key in build if key not in ("reference", "platforms")}) == {
+        "name": "str",
+        "version": "str",
+        "digest": "str",
+        "strategy": "str",
+        "base": "str",
+        "layer": {"digest": "str", "diff_id": "str", "bytes": "int"},
+        "transfer": TRANSFER,
+    }
+    assert (build["name"], build["version"], build["strategy"]) == ("fan", "1", "layer")
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["models", "show fan", "base show", "build", "diff base fan", "report", "render fan", "doctor"],
+)
+@pytest.mark.parametrize("before", [True, False])
+def test_json_is_one_document_alone_on_stdout(project: Project, command: str, before: bool) -> None:
+    args = ["--json", *command.split()] if before else [*command.split(), "--json"]
+    done = run("-C", str(project.root), *args)
+    assert isinstance(json.loads(done.stdout), dict)
+
+
 def test_what_build_prints_is_a_reference_everywhere(project: Project) -> None:
     at = ("-C", str(project.root))
     for repository in (True, False):

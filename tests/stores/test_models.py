@@ -175,7 +175,7 @@ def test_a_flipped_byte_is_found_when_the_file_is_read(tmp_path: Path) -> None:
         assert len(content.read(weights.size)) == weights.size
         with pytest.raises(Corrupt, match="is not what was registered") as caught:
             content.read(1)
-    assert weights.digest.hex in caught.value.hint
+    assert caught.value.hint.startswith("register the model again")
     assert len(validate(layout)) == 1
 
 
