@@ -141,14 +141,14 @@ def _in_project(project: Project | None, text: str) -> tuple[Readable, Descripto
         )
     before, at, digest = text.partition("@")
     if project is None:
-        if "/" in text:
+        if "/" in before:
             return None
         raise UsageError(f"{text!r} is a release, and this is not a project", hint="use -C DIR")
     layout = project.layout
     if at:
         held = _by_digest(layout, before, digest)
         return None if held is None else (layout, held)
-    return None if "/" in text else (layout, _by_name(layout, text))
+    return None if "/" in before else (layout, _by_name(layout, text))
 
 
 def _in_registry(text: str, registries: Registries | None) -> tuple[Readable, Descriptor]:

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from mlpack.errors import UsageError
+from mlpack.model.version import ModelVersion
 from mlpack.oci.digest import Digest
 from mlpack.oci.image import ImageConfig, build_image
 from mlpack.stores.archive import ArchiveStore, NotAnArchive
-from mlpack.stores.base import read_image, verified
+from mlpack.stores.base import NotAnImage, read_image, verified
 from mlpack.stores.layout import LayoutStore
+from mlpack.stores.models import ModelStore
 from mlpack.stores.project import Project
 from mlpack.stores.references import NoSuchImage, find_image
 from mlpack.stores.releases import MODEL, VERSION, releases
@@ -82,6 +84,12 @@ def test_a_layout_by_path(project: Project) -> None:
         ("fan:3", "fan:3 has no release"),
         ("../fan", "names no registry"),
         ("r.example.com/fan:1", "in a registry"),
+        ("fan:latest", "'fan' has no release"),
+        ("none", "none stands for an empty device"),
+        ("oci:", "'oci:' names no path"),
+        ("docker-archive::name", "names no path"),
+        ("fan@sha256:1", "is not a digest"),
+        (f"r.example.com/fan@sha256:{'0' * 64}", "not in this project, but in a registry"),
         ("oci:/nowhere", "is not an OCI image layout"),
         ("docker-archive:/nowhere.tar", "does not exist"),
         ("Fan", "not a model name"),
@@ -92,6 +100,23 @@ def test_references_to_nothing(project: Project, text: str, message: str) -> Non
 
     with pytest.raises(MlpackError, match=message):
         find_image(project, text)
+
+
+def test_what_is_in_a_registry_needs_no_project_to_be_told() -> None:
+    with pytest.raises(UsageError, match="is in a registry"):
+        find_image(None, f"r.example.com/fan@sha256:{'0' * 64}")
+
+
+def test_a_model_version_is_no_image(project: Project) -> None:
+    ModelStore(project.layout).describe(
+        ModelVersion(name="fan", version="1", framework="onnx", files=())
+    )
+    with pytest.raises(NotAnImage, match="is no image"):
+        find_image(None, f"oci:{project.layout.root}:model/fan/1")
+    add_release(project, "fan", "1")
+    with pytest.raises(UsageError, match="holds 2 images") as caught:
+        find_image(None, f"oci:{project.layout.root}")
+    assert caught.value.hint == "add :TAG, one of: base, fan-1"
 
 
 @pytest.fixture
@@ -122,6 +147,8 @@ def test_a_docker_archive(project: Project, saved: Path) -> None:
     assert ArchiveStore(saved).exists(found.target)
     named = find_image(None, f"docker-archive:{saved}:docker.io/edge/base:1")
     assert named.image.digest == found.image.digest
+    relative = find_image(None, f"docker-archive:{saved.name}", directory=saved.parent)
+    assert relative.image.digest == found.image.digest
 
 
 def test_files_that_are_no_docker_archive(tmp_path: Path) -> None:
