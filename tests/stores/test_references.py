@@ -89,7 +89,7 @@ def test_a_layout_by_path(project: Project) -> None:
         ("oci:", "'oci:' names no path"),
         ("docker-archive::name", "names no path"),
         ("fan@sha256:1", "is not a digest"),
-        (f"r.example.com/fan@sha256:{'0' * 64}", "not in this project, but in a registry"),
+        (f"r.example.com/fan@sha256:{'0' * 64}", "is in a registry"),
         ("oci:/nowhere", "is not an OCI image layout"),
         ("docker-archive:/nowhere.tar", "does not exist"),
         ("Fan", "not a model name"),
