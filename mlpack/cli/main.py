@@ -125,6 +125,7 @@ def _reported() -> Iterator[None]:
     except BrokenPipeError:
         _leave_the_pipe()
     except OSError as error:
+        _drop_the_rest()
         where = f"{error.filename}: " if error.filename else ""
         fail(f"{where}{error.strerror or error}", _os_hint(error), 1)
 
@@ -161,9 +162,16 @@ def main() -> None:
 
 def _leave_the_pipe() -> NoReturn:
     """End as programs do whose reader went away (``mlpack report | head``)."""
-    # What Python still has to flush goes nowhere, instead of failing again at exit.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _drop_the_rest()
     sys.exit(SIGPIPE_STATUS)
+
+
+def _drop_the_rest() -> None:
+    """Send what stdout does not take nowhere, instead of failing again (status 120) at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _interrupted() -> NoReturn:

@@ -143,6 +143,24 @@ def test_what_apt_said_is_the_message(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "E: unable to pick chroot mode automatically (use --mode for manual selection)",
+        "cannot create /home/user/tmp: Permission denied",
+    ],
+)
+def test_without_root_the_hint_names_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    program(tmp_path, f"echo '{said}' >&2; exit 25")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(DebianFailed) as caught:
+        unpack(REQUEST, tmp_path, nothing)
+    for need in ("uidmap", "/etc/subuid", "TMPDIR"):
+        assert need in caught.value.hint
+
+
 def test_an_interrupt_ends_mmdebstrap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program(tmp_path, f"trap 'echo stopped > {tmp_path}/said; exit 1' TERM; sleep 60 & wait")
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")

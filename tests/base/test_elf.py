@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from mlpack.base.elf import needs, shrink
 from tests.base.doubles import elf
+from tests.support import unavailable
 
 PLAIN = elf(("libc.so.6", "libm.so.6"), debug=b"debug" * 100)
 
@@ -93,8 +94,9 @@ def compiler() -> str:
     return shutil.which("cc") or shutil.which("gcc") or ""
 
 
-@pytest.mark.skipif(not compiler(), reason="no C compiler")
 def test_a_real_library_still_works(tmp_path: Path) -> None:
+    if not compiler():
+        unavailable("no C compiler")
     source, library = tmp_path / "a.c", tmp_path / "liba.so"
     source.write_text(
         "#include <math.h>\nstatic __thread int calls;\nstatic double twice(double x)"

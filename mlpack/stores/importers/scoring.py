@@ -28,8 +28,8 @@ def read_scoring(path: Path) -> tuple[bytes, tuple[str, ...]]:
         raise UnreadableModel(
             f"{path}{line}: {error.msg}", hint="mend the scoring script"
         ) from error
-    except ValueError as error:
-        raise UnreadableModel(f"{path} is not Python source ({error})") from error
+    except ValueError as error:  # a null byte, before Python 3.11.4
+        raise UnreadableModel(f"{path}: {error}", hint="mend the scoring script") from error
     missing = [name for name in ("init", "run") if name not in _bound(tree)]
     if missing:
         names = " and ".join(f"{name}()" for name in missing)
