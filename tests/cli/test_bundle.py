@@ -47,7 +47,7 @@ def test_a_bundle_is_small_whole_and_repeatable(
 ) -> None:
     answer = make(project, tmp_path / "b", "--onto", "fan:1", "--engine", engine)
     assert answer["name"] == "registry.example.com/edge/fan:2"
-    assert [each["carried"] for each in answer["layers"]] == [False] * 4 + [True]  # type: ignore
+    assert [each["carried"] for each in answer["layers"]] == [False] * 4 + [True]  # type: ignore[attr-defined]
     assert answer["bytes"] == (tmp_path / "b").stat().st_size
     done = run("--json", "bundle", "verify", str(tmp_path / "b"))
     assert done.exit_code == 0, done.output
