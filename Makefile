@@ -9,8 +9,8 @@ demo:
 	@examples/fan/demo.sh demo
 
 test:
-	@scripts/system-packages mmdebstrap ca-certificates containerd docker-registry docker.io gcc \
-		libc6-dev openssl podman qemu-user runc skopeo umoci
+	@scripts/system-packages mmdebstrap ca-certificates chromium chromium-driver containerd \
+		docker-registry docker.io gcc libc6-dev openssl podman qemu-user runc skopeo umoci
 	@scripts/venv dev
 	$(PYTHON) -m pytest
 

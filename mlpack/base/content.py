@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib import resources
+from importlib.resources.abc import Traversable
 
 from mlpack.base.debian import USER
 from mlpack.base.items import Item, file, folder
@@ -23,6 +24,7 @@ APP_ROOT = "var/azureml-app"
 """Where Azure ML's images have the scoring script, and ours."""
 
 RUNTIME_PACKAGE = "mlpack_runtime"
+_SHIPPED = (".py", ".html")
 ENVIRONMENT = {
     "AML_APP_ROOT": f"/{APP_ROOT}",
     # onnxruntime 1.2x and newer send usage data to Microsoft unless told not to
@@ -33,16 +35,26 @@ ENVIRONMENT = {
 
 
 def runtime_source() -> Mapping[str, bytes]:
-    """The modules of the runtime by file name, as they are shipped."""
-    folder = resources.files("mlpack.runtime")
-    found = {each.name: each.read_bytes() for each in folder.iterdir() if each.is_file()}
-    return {name: found[name] for name in sorted(found) if name.endswith(".py")}
+    """The files of the runtime by their path below its package, as they are shipped."""
+    found = _files_of(resources.files("mlpack.runtime"))
+    return {path: found[path] for path in sorted(found) if path.endswith(_SHIPPED)}
+
+
+def _files_of(folder: Traversable, place: str = "") -> Mapping[str, bytes]:
+    """All files below ``folder`` by path, but for what Python compiled."""
+    found: dict[str, bytes] = {}
+    for each in folder.iterdir():
+        if each.is_file():
+            found[place + each.name] = each.read_bytes()
+        elif each.name != "__pycache__":
+            found |= _files_of(each, f"{place}{each.name}/")
+    return found
 
 
 def runtime_items(python: Interpreter) -> tuple[Item, ...]:
     """The files of the runtime layer."""
     place = f"{python.directory}/{RUNTIME_PACKAGE}"
-    return tuple(file(f"{place}/{name}", text) for name, text in runtime_source().items())
+    return tuple(file(f"{place}/{path}", content) for path, content in runtime_source().items())
 
 
 def entry_items(
@@ -81,7 +93,7 @@ def identity(recipe: BaseRecipe, requirements: Sequence[str]) -> Digest:
 
     The mirror is not part of it: what it serves is checked by hash.
     """
-    source = {name: str(Digest.of(text)) for name, text in runtime_source().items()}
+    source = {path: str(Digest.of(content)) for path, content in runtime_source().items()}
     return Digest.of(
         canonical(
             {

@@ -26,7 +26,15 @@ from mlpack.model.lock import LockedPackage
 from mlpack.oci.descriptor import Platform
 from mlpack.oci.document import Node
 
-RUNTIME = ("numpy", "onnxruntime", "orjson", "starlette", "uvicorn", "zstandard")
+RUNTIME = (
+    "numpy",
+    "onnxruntime",
+    "orjson",
+    "prometheus-client",
+    "starlette",
+    "uvicorn",
+    "zstandard",
+)
 """What the runtime in the image imports; a project's own requirements come on top."""
 
 _PIN = re.compile(r"(?P<name>[\w.-]+)==(?P<version>[^\s;\\]+)\s*(?:#\s*via\s+(?P<via>.*))?")

@@ -39,6 +39,7 @@ def test_a_base_is_its_source_and_three_layers(project: Project, world: World) -
             "numpy": "1.0",
             "onnxruntime": "1.0",
             "orjson": "1.0",
+            "prometheus-client": "1.0",
             "starlette": "1.0",
             "uvicorn": "1.0",
             "zstandard": "1.0",

@@ -1,0 +1,1 @@
+"""What the runtime answers over HTTP: one module per group of paths."""
