@@ -17,12 +17,12 @@ from mlpack.model.lock import Lock, LockedBase, LockedLayer, LockedPackage, Lock
 from mlpack.oci import descriptor as media
 from mlpack.oci.compression import PACKING
 from mlpack.oci.descriptor import Descriptor, Platform
-from mlpack.oci.digest import Digest
+from mlpack.oci.digest import Digest, Hashing
 from mlpack.oci.image import Image, ImageConfig, Layer, build_image
 from mlpack.oci.index import build_index
 from mlpack.oci.layer import write_layer
 from mlpack.oci.tree import Entry
-from mlpack.stores.base import StagingStore, put_bytes, put_image
+from mlpack.stores.base import Store, put_bytes, put_image
 from mlpack.stores.project import Project
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -67,12 +67,12 @@ def contents(files: Mapping[str, bytes]) -> tuple[list[Entry], Callable[[str], o
     return [Entry(path, size=len(files[path])) for path in files], open_file
 
 
-def real_layer(store: StagingStore, files: Mapping[str, bytes]) -> Layer:
+def real_layer(store: Store, files: Mapping[str, bytes]) -> Layer:
     """Write a real layer of ``files`` into ``store``."""
     entries, open_file = contents(files)
-    with store.stage() as out:
-        made = write_layer(entries, open_file, out)  # type: ignore[arg-type]
-        out.commit(made.descriptor)
+    blob = io.BytesIO()
+    made = write_layer(entries, open_file, Hashing(blob))  # type: ignore[arg-type]
+    store.put(made.descriptor, io.BytesIO(blob.getvalue()))
     return made
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from mlpack.errors import MlpackError
 from mlpack.oci import descriptor as media
 from mlpack.oci.compression import Gzip
 from mlpack.oci.descriptor import Descriptor, Platform
-from mlpack.oci.digest import Digest
 from mlpack.oci.image import Image, Layer
 from mlpack.oci.reference import Reference
 from mlpack.stores.base import Readable, StagingStore, verified
@@ -110,24 +108,14 @@ def _copy(source: SourceImage, layer: Layer, store: StagingStore) -> Layer:
 
 
 def _compress(source: Readable, layer: Layer, store: StagingStore) -> Layer:
-    blob = hashlib.sha256()
-    size = 0
-
-    class Counted:
-        def write(self, data: bytes, /) -> None:
-            nonlocal size
-            blob.update(data)
-            size += len(data)
-            out.write(data)
-
     with (
         store.stage() as out,
         source.open(layer.descriptor) as content,
-        closing(Gzip(Counted(), _LEVEL)) as gzip,
+        closing(Gzip(out, _LEVEL)) as gzip,
     ):
         for chunk in verified(content, layer.descriptor):
             gzip.write(chunk)
         gzip.finish()
-        target = Descriptor(media.LAYER_GZIP, Digest(blob.hexdigest()), size)
+        target = Descriptor(media.LAYER_GZIP, out.digest, out.size)
         out.commit(target)
     return Layer(target, layer.diff_id)

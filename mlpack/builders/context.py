@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import BinaryIO
 
 from mlpack.model.version import ModelVersion
-from mlpack.oci.compression import Writable
+from mlpack.oci.digest import Writable
 from mlpack.oci.layer import write_tar
 from mlpack.oci.tree import Entry, arrange
 from mlpack.render.dockerfile import DockerRelease, render

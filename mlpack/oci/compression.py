@@ -19,6 +19,7 @@ from contextlib import AbstractContextManager
 from typing import BinaryIO, Protocol
 
 from mlpack.errors import MlpackError
+from mlpack.oci.digest import Writable
 from mlpack.oci.packing import Packing
 from mlpack.oci.tree import Entry
 
@@ -44,14 +45,6 @@ class WrongCompressor(MlpackError):
     """Another compressor than the one layer digests depend on."""
 
     hint = "install the pinned one: pip install deflate==0.9.0"
-
-
-class Writable(Protocol):
-    """Takes bytes."""
-
-    def write(self, data: bytes, /) -> object:
-        """Take the next bytes."""
-        ...
 
 
 class OpenFile(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from typing import Protocol
 
 from mlpack.errors import MlpackError
 from mlpack.oci.document import InvalidContent, Node
@@ -59,3 +60,50 @@ class Digest:
 
     def __str__(self) -> str:
         return f"sha256:{self.hex}"
+
+
+class Writable(Protocol):
+    """Takes bytes."""
+
+    def write(self, data: bytes, /) -> object:
+        """Take the next bytes."""
+        ...
+
+
+class Hashed(Writable, Protocol):
+    """Takes bytes and knows the digest and the number of all it has taken."""
+
+    @property
+    def digest(self) -> Digest:
+        """The digest of what was written so far."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """How many bytes that is."""
+        ...
+
+
+class Hashing:
+    """Passes what is written on to ``out``, hashed and counted."""
+
+    def __init__(self, out: Writable) -> None:
+        self._out = out
+        self._hash = hashlib.sha256()
+        self._size = 0
+
+    def write(self, data: bytes, /) -> None:
+        """Take the next bytes."""
+        self._hash.update(data)
+        self._size += len(data)
+        self._out.write(data)
+
+    @property
+    def digest(self) -> Digest:
+        """The digest of what was written so far."""
+        return Digest(self._hash.hexdigest())
+
+    @property
+    def size(self) -> int:
+        """How many bytes that is."""
+        return self._size

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 
 from mlpack.errors import MlpackError
 from mlpack.oci import descriptor as media
-from mlpack.oci.compression import Gzip, OpenFile, Writable, choose_level, tar_level
+from mlpack.oci.compression import Gzip, OpenFile, choose_level, tar_level
 from mlpack.oci.descriptor import Descriptor
-from mlpack.oci.digest import Digest
+from mlpack.oci.digest import Hashed, Hashing, Writable
 from mlpack.oci.image import Layer
 from mlpack.oci.tarball import END, header, padding
 from mlpack.oci.tree import Entry, arrange
@@ -24,26 +23,8 @@ class ContentChanged(MlpackError):
     hint = "let nothing write to the model's files while mlpack reads them, and run it again"
 
 
-class _Hashing:
-    """Hashes and counts what passes through to ``out``."""
-
-    def __init__(self, out: Writable) -> None:
-        self._out = out
-        self._hash = hashlib.sha256()
-        self.size = 0
-
-    def write(self, data: bytes) -> None:
-        self._hash.update(data)
-        self.size += len(data)
-        self._out.write(data)
-
-    @property
-    def digest(self) -> Digest:
-        return Digest(self._hash.hexdigest())
-
-
-def write_layer(entries: Iterable[Entry], open_file: OpenFile, out: Writable) -> Layer:
-    """Write the layer that holds ``entries`` to ``out`` and return its names.
+def write_layer(entries: Iterable[Entry], open_file: OpenFile, out: Hashed) -> Layer:
+    """Write the layer that holds ``entries`` to ``out``, which is empty, and return its names.
 
     The same entries and content give the same bytes on every machine, as
     :data:`~mlpack.oci.compression.PACKING` lays down. Memory stays flat: content
@@ -54,29 +35,27 @@ def write_layer(entries: Iterable[Entry], open_file: OpenFile, out: Writable) ->
     return write_arranged(arrange(entries), open_file, out)
 
 
-def write_arranged(arranged: Sequence[Entry], open_file: OpenFile, out: Writable) -> Layer:
+def write_arranged(arranged: Sequence[Entry], open_file: OpenFile, out: Hashed) -> Layer:
     """Write entries that :func:`~mlpack.oci.tree.arrange` or ``ordered`` has returned."""
     level = choose_level(arranged, open_file)
-    blob = _Hashing(out)
     if not level:
-        write_tar(arranged, open_file, blob)
-        return Layer(Descriptor(media.LAYER_TAR, blob.digest, blob.size), blob.digest)
-    with closing(Gzip(blob, level)) as gzip:
-        tar = _Hashing(gzip)
+        write_tar(arranged, open_file, out)
+        return Layer(Descriptor(media.LAYER_TAR, out.digest, out.size), out.digest)
+    with closing(Gzip(out, level)) as gzip:
+        tar = Hashing(gzip)
         write_tar(arranged, open_file, tar)
         gzip.finish()
-    return Layer(Descriptor(media.LAYER_GZIP, blob.digest, blob.size), tar.digest)
+    return Layer(Descriptor(media.LAYER_GZIP, out.digest, out.size), tar.digest)
 
 
-def pack_layer(tar: Iterable[bytes], size: int, out: Writable) -> Layer:
+def pack_layer(tar: Iterable[bytes], size: int, out: Hashed) -> Layer:
     """Deflate the ``size`` bytes of a layer another tool wrote, as they are, to ``out``."""
-    blob = _Hashing(out)
-    with closing(Gzip(blob, tar_level(size))) as gzip:
-        plain = _Hashing(gzip)
+    with closing(Gzip(out, tar_level(size))) as gzip:
+        plain = Hashing(gzip)
         for chunk in tar:
             plain.write(chunk)
         gzip.finish()
-    return Layer(Descriptor(media.LAYER_GZIP, blob.digest, blob.size), plain.digest)
+    return Layer(Descriptor(media.LAYER_GZIP, out.digest, out.size), plain.digest)
 
 
 def write_tar(entries: Iterable[Entry], open_file: OpenFile, out: Writable) -> None:

@@ -11,7 +11,7 @@ from typing import BinaryIO, Protocol
 from mlpack.errors import MlpackError
 from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Descriptor, Platform
-from mlpack.oci.digest import Digest
+from mlpack.oci.digest import Digest, Hashed
 from mlpack.oci.document import MAX_DOCUMENT_BYTES
 from mlpack.oci.image import Image
 from mlpack.oci.index import Index
@@ -36,12 +36,8 @@ class NotAnImage(MlpackError):
     hint = "name a release, or an image; mlpack models lists what there is"
 
 
-class Sink(Protocol):
+class Sink(Hashed, Protocol):
     """Takes the bytes of one blob whose digest is known only at the end."""
-
-    def write(self, data: bytes, /) -> int:
-        """Take the next bytes."""
-        ...
 
     def commit(self, target: Descriptor) -> None:
         """Keep what was written as ``target``; raise :class:`Corrupt` where it is not that."""

@@ -16,9 +16,9 @@ from typing import BinaryIO, cast
 
 from mlpack.errors import MlpackError
 from mlpack.oci import descriptor as media
-from mlpack.oci.compression import Gzip, Writable
+from mlpack.oci.compression import Gzip
 from mlpack.oci.descriptor import Descriptor
-from mlpack.oci.digest import Digest
+from mlpack.oci.digest import Digest, Writable
 from mlpack.oci.document import MAX_DOCUMENT_BYTES, InvalidContent, Node, parse
 from mlpack.oci.image import Layer
 from mlpack.oci.tarball import BLOCK, END, header, padding

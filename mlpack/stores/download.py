@@ -44,6 +44,25 @@ class Download(io.RawIOBase):
         self._left = self._left[size:]
         return size
 
+    def seekable(self) -> bool:
+        """By asking again: for an upload elsewhere that broke off."""
+        return True
+
+    def tell(self) -> int:
+        """Where the next read starts."""
+        return self._at - len(self._left)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Go to ``offset`` from the start; only from there, for a download has no known end."""
+        if whence != io.SEEK_SET:
+            raise io.UnsupportedOperation("a download is sought from its start only")
+        if offset != self.tell():
+            self._response.close()
+            self._response = self._fetch(offset)
+            self._at, self._left = offset, memoryview(b"")
+            _continue_at(self._response, offset)
+        return offset
+
     def close(self) -> None:
         """Give up the rest."""
         if not self.closed:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from types import TracebackType
+from typing import Protocol
 from urllib.parse import urljoin, urlsplit
 
 from mlpack.errors import MlpackError
@@ -35,6 +36,18 @@ class Refused(RegistryError):
         self.status = status
 
 
+class Body(Protocol):
+    """Content that is sent in pieces, and can be begun again."""
+
+    def __len__(self) -> int:
+        """How many bytes all pieces are."""
+        ...
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The pieces, from the first one."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """What is asked; ``headers`` may hold credentials, so they are never shown."""
@@ -42,7 +55,7 @@ class Request:
     method: str
     url: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    body: bytes | memoryview = field(default=b"", repr=False)
+    body: bytes | Body = field(default=b"", repr=False)
     again: bool = True
     """Whether it may be sent again without looking at what the first attempt did."""
 

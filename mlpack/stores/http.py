@@ -44,7 +44,6 @@ LONGEST_WAIT = 120.0
 MAX_REDIRECTS = 5
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 _MOVED = frozenset({301, 302, 303, 307, 308})
-_PIECE = 256 * 1024
 _AGENT = f"mlpack/{__version__}"
 
 
@@ -151,7 +150,7 @@ class Client:
                     request.method,
                     request.url,
                     headers=list(headers.items()),
-                    content=_pieces(request.body),
+                    content=request.body,
                     extensions={"timeout": {**waits, "write": self.limits.read}},
                 )
             )
@@ -227,14 +226,6 @@ def _trouble(request: Request, error: Exception) -> RegistryError:
     slow = isinstance(error, httpcore.TimeoutException)
     what = "no answer in time" if slow else "the connection failed"
     return _Lost(f"{request}: {what} ({text})", connecting=connecting)
-
-
-def _pieces(body: bytes | memoryview) -> Iterator[bytes] | bytes:
-    """Large bodies in pieces: a socket takes no more at once, and the rest is copied each time."""
-    if len(body) <= _PIECE:
-        return bytes(body)
-    view = memoryview(body)
-    return (bytes(view[start : start + _PIECE]) for start in range(0, len(view), _PIECE))
 
 
 def _chunks(request: Request, answer: httpcore.Response) -> Iterator[bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,7 +11,7 @@ from typing import BinaryIO
 from mlpack.errors import MlpackError
 from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Descriptor
-from mlpack.oci.digest import Digest
+from mlpack.oci.digest import Digest, Hashing
 from mlpack.oci.document import MAX_DOCUMENT_BYTES, InvalidContent, canonical, parse
 from mlpack.oci.validate import index_problems, problems
 from mlpack.stores.base import (
@@ -162,22 +161,15 @@ class LayoutStore:
             out.write(canonical(document))
 
 
-class _Staged:
+class _Staged(Hashing):
     """Hashes while it writes, so committing does not read the blob again."""
 
     def __init__(self, out: BinaryIO, keep: Callable[[Descriptor], None]) -> None:
-        self._out = out
+        super().__init__(out)
         self._keep = keep
-        self._hash = hashlib.sha256()
-        self._size = 0
-
-    def write(self, data: bytes, /) -> int:
-        self._hash.update(data)
-        self._size += len(data)
-        return self._out.write(data)
 
     def commit(self, target: Descriptor) -> None:
-        if (self._size, self._hash.hexdigest()) != (target.size, target.digest.hex):
+        if (self.size, self.digest) != (target.size, target.digest):
             raise Corrupt(f"{target.digest} was written as other bytes")
         self._keep(target)
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 from mlpack.oci.descriptor import Descriptor
-from mlpack.oci.digest import Digest
+from mlpack.oci.digest import Digest, Hashing
 from mlpack.stores.base import Corrupt, NotFound, absent, verified
 
 
@@ -57,16 +57,14 @@ class MemoryStore:
         yield _Staged(self)
 
 
-class _Staged:
+class _Staged(Hashing):
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
         self._bytes = io.BytesIO()
-
-    def write(self, data: bytes, /) -> int:
-        return self._bytes.write(data)
+        super().__init__(self._bytes)
 
     def commit(self, target: Descriptor) -> None:
-        if self._bytes.tell() != target.size:
-            raise Corrupt(f"{target.digest} is {self._bytes.tell()} bytes, not {target.size}")
+        if self.size != target.size:
+            raise Corrupt(f"{target.digest} is {self.size} bytes, not {target.size}")
         self._bytes.seek(0)
         self._store.put(target, self._bytes)

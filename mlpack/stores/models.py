@@ -6,12 +6,10 @@ document, its layers are the files. Any tool that copies OCI artifacts moves it.
 
 from __future__ import annotations
 
-import hashlib
-import io
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO, cast
 
 from mlpack.errors import MlpackError
 from mlpack.model.recipe import check_name, check_word
@@ -20,9 +18,7 @@ from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Descriptor
 from mlpack.oci.document import InvalidContent, canonical, parse
 from mlpack.stores.base import Corrupt, ListingStore, put_bytes, read
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
+from mlpack.stores.checked import Checked
 
 ARTIFACT = "application/vnd.mlpack.model.v1+json"
 CONFIG = "application/vnd.mlpack.model.config.v1+json"
@@ -102,8 +98,12 @@ class ModelStore:
     def open_file(self, file: ModelFile) -> Iterator[BinaryIO]:
         """Open a file of a version. Read to its end, it raises where its bytes changed on disk."""
         target = Descriptor(FILE, file.digest, file.size)
-        with self._store.open(target) as raw, io.BufferedReader(_Checked(raw, file)) as checked:
-            yield checked
+        changed = Corrupt(
+            f"{file.path} in the store is not what was registered ({file.digest})",
+            hint="register the model again: that writes the file anew",
+        )
+        with self._store.open(target) as raw:
+            yield cast(BinaryIO, Checked(raw, target, changed))
 
     def _named(self) -> Iterator[tuple[str, str, Descriptor]]:
         for tag, target in self._store.tags().items():
@@ -152,54 +152,3 @@ def _manifest(version: ModelVersion, config: Descriptor) -> dict[str, object]:
         "layers": layers,
         "annotations": {TITLE: str(version), CREATED: version.created},
     }
-
-
-class _Checked(io.RawIOBase):
-    """Hashes what is read in order, and compares at the end.
-
-    A reader may jump about first (a layer writer takes samples); the hash goes
-    on where the reading in order goes on.
-    """
-
-    def __init__(self, content: BinaryIO, file: ModelFile) -> None:
-        self._content = content
-        self._file = file
-        self._hash = hashlib.sha256()
-        self._hashed = 0
-
-    def readable(self) -> bool:
-        """Always."""
-        return True
-
-    def seekable(self) -> bool:
-        """As blobs are."""
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Move as asked; bytes jumped over are not hashed until they are read."""
-        return self._content.seek(offset, whence)
-
-    def tell(self) -> int:
-        """Where the next read starts."""
-        return self._content.tell()
-
-    def readinto(self, buffer: Buffer, /) -> int:
-        """Read, hash what is new in order, and compare at the end of the file."""
-        view = memoryview(buffer).cast("B")
-        start = self._content.tell()
-        data = self._content.read(len(view))
-        if start <= self._hashed < start + len(data):
-            self._hash.update(data[self._hashed - start :])
-            self._hashed = start + len(data)
-        if not data and start == self._hashed:
-            self._compare()
-        view[: len(data)] = data
-        return len(data)
-
-    def _compare(self) -> None:
-        digest = self._file.digest
-        if (self._hashed, self._hash.hexdigest()) != (self._file.size, digest.hex):
-            raise Corrupt(
-                f"{self._file.path} in the store is not what was registered ({digest})",
-                hint="register the model again: that writes the file anew",
-            )

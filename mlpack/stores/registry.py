@@ -17,6 +17,7 @@ from mlpack.oci.document import MAX_DOCUMENT_BYTES, parse
 from mlpack.oci.index import Index
 from mlpack.oci.reference import Reference
 from mlpack.stores.base import CHUNK, Corrupt, NotFound, absent, verified
+from mlpack.stores.checked import Checked
 from mlpack.stores.download import Download
 from mlpack.stores.exchange import Refused, RegistryError, Request, Response, origin
 from mlpack.stores.upload import Garbled, Upload, UploadLost, location
@@ -116,15 +117,6 @@ class RegistryStore:
             self._put_document(target, _document(content, target))
         elif target.digest in self._absent or not self.exists(target):
             self._put_blob(target, content)
-
-    @contextmanager
-    def stage(self) -> Iterator[Upload]:
-        """Send a blob whose digest is known at the end; what is not committed is cancelled."""
-        upload = Upload(self)
-        try:
-            yield upload
-        finally:
-            upload.cancel()
 
     def resolve(self, name: str) -> Descriptor:
         """What the tag, or the digest, ``name`` is; the bytes are read and checked."""
@@ -242,18 +234,16 @@ class RegistryStore:
         self._documents[target.digest] = content
 
     def _put_blob(self, target: Descriptor, content: BinaryIO) -> None:
+        source = Checked(content, target, Corrupt(f"{target.digest} holds other bytes"))
         for left in reversed(range(_RESTARTS)):
-            upload = Upload(self, self._opened.pop(target.digest, ""))
+            upload = Upload(self, target, source, self._opened.pop(target.digest, ""))
             try:
-                for chunk in verified(content, target):
-                    upload.write(chunk)
-                upload.commit(target)
+                upload.send()
                 break
             except (UploadLost, Garbled):
-                # The session is gone, or spoilt: from the beginning, where the source allows it.
-                if not left or not content.seekable():
+                # The session is gone, or spoilt: from the beginning.
+                if not left:
                     raise
-                content.seek(0)
             finally:
                 upload.cancel()
         self._absent.discard(target.digest)

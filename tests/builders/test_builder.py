@@ -12,6 +12,7 @@ import pytest
 
 from mlpack.builders.builder import NotOneLayer, OciBuilder, require_one_layer
 from mlpack.builders.context import docker_release, write_context
+from mlpack.oci.digest import Hashing
 from mlpack.oci.image import NotOnBase
 from mlpack.oci.layer import pack_layer
 from mlpack.stores.base import read_image
@@ -71,7 +72,7 @@ def test_the_context_holds_the_dockerfile_and_the_files_and_repeats(project: Pro
 
 def test_a_layer_of_another_tool_keeps_its_diff_id() -> None:
     tar, out = b"content" * 10_000, io.BytesIO()
-    layer = pack_layer([tar[:5], tar[5:]], len(tar), out)
+    layer = pack_layer([tar[:5], tar[5:]], len(tar), Hashing(out))
     assert layer.size == len(out.getvalue()) < len(tar)
     assert gzip.decompress(out.getvalue()) == tar
     assert layer.diff_id.hex == hashlib.sha256(tar).hexdigest()

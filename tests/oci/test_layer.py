@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from mlpack.oci import compression
 from mlpack.oci import descriptor as media
+from mlpack.oci.digest import Hashing
 from mlpack.oci.image import Layer
 from mlpack.oci.layer import ContentChanged, write_layer
 from mlpack.oci.tarball import header
@@ -35,7 +36,8 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 def write(files: dict[str, bytes], *more: Entry) -> tuple[Layer, bytes]:
     entries, open_file = contents(files)
     out = io.BytesIO()
-    return write_layer([*entries, *more], open_file, out), out.getvalue()  # type: ignore[arg-type]
+    layer = write_layer([*entries, *more], open_file, Hashing(out))  # type: ignore[arg-type]
+    return layer, out.getvalue()
 
 
 def members(blob: bytes) -> dict[str, tarfile.TarInfo]:
@@ -107,6 +109,7 @@ release built before would get another name."""
 SCRIPT = """
 import io, random, sys
 from contextlib import contextmanager
+from mlpack.oci.digest import Hashing
 from mlpack.oci.layer import write_layer
 from mlpack.oci.tree import Entry
 
@@ -119,8 +122,8 @@ for name, files in FILES.items():
     @contextmanager
     def open_file(path, files=files):
         yield io.BytesIO(files[path])
-    out = io.BytesIO()
-    layer = write_layer([Entry(path, size=len(files[path])) for path in files], open_file, out)
+    entries = [Entry(path, size=len(files[path])) for path in files]
+    layer = write_layer(entries, open_file, Hashing(io.BytesIO()))
     print(name, layer.digest)
 """
 
@@ -184,7 +187,7 @@ def test_a_file_that_changes_while_it_is_read_is_noticed(size: int) -> None:
         yield io.BytesIO(b"12345")
 
     with pytest.raises(ContentChanged, match=f"is not the {size} bytes"):
-        write_layer([Entry("a", size=size)], open_file, io.BytesIO())
+        write_layer([Entry("a", size=size)], open_file, Hashing(io.BytesIO()))
 
 
 def test_two_gigabytes_pass_in_flat_memory() -> None:
@@ -193,6 +196,7 @@ def test_two_gigabytes_pass_in_flat_memory() -> None:
 import io, random
 from pathlib import Path
 from contextlib import contextmanager
+from mlpack.oci.digest import Hashing
 from mlpack.oci.layer import write_layer
 from mlpack.oci.tree import Entry
 
@@ -218,7 +222,7 @@ class Nothing:
 def open_file(path):
     yield Endless()
 
-layer = write_layer([Entry("model.bin", size=SIZE)], open_file, Nothing())
+layer = write_layer([Entry("model.bin", size=SIZE)], open_file, Hashing(Nothing()))
 status = Path("/proc/self/status").read_text()
 peak = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
 print(layer.descriptor.media_type, layer.size, peak)

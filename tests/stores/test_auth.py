@@ -81,7 +81,8 @@ def test_the_password_goes_to_the_token_service_only() -> None:
 
 def test_an_identity_token_is_exchanged() -> None:
     _, second, _ = talk(memory(Credentials("", token="idt")), [refused(BEARER), token(), OK])
-    form = parse_qs(bytes(second.body).decode())
+    assert isinstance(second.body, bytes)
+    form = parse_qs(second.body.decode())
     assert (form["grant_type"], form["refresh_token"]) == (["refresh_token"], ["idt"])
     assert second.method == "POST"
     assert "idt" not in second.url

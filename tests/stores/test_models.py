@@ -172,7 +172,7 @@ def test_a_flipped_byte_is_found_when_the_file_is_read(tmp_path: Path) -> None:
         content.seek(2000)
         content.read(10)
         content.seek(0)
-        assert len(content.read(weights.size)) == weights.size
+        assert len(content.read(weights.size - 1)) == weights.size - 1
         with pytest.raises(Corrupt, match="is not what was registered") as caught:
             content.read(1)
     assert caught.value.hint.startswith("register the model again")
