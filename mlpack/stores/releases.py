@@ -14,7 +14,6 @@ from mlpack.model.version import SCORING, ModelVersion, version_order
 from mlpack.oci import descriptor as media
 from mlpack.oci.compression import PACKING, OpenFile
 from mlpack.oci.descriptor import Descriptor
-from mlpack.oci.document import canonical
 from mlpack.oci.image import Image, Layer
 from mlpack.oci.index import Index, build_index
 from mlpack.oci.layer import write_layer
@@ -22,12 +21,12 @@ from mlpack.oci.tree import Entry
 from mlpack.stores.base import put_bytes, put_image
 from mlpack.stores.layout import LayoutStore
 from mlpack.stores.models import ModelStore
+from mlpack.stores.records import keep_record
 
 APP_ROOT = "var/azureml-app"
 """Where Azure ML's inference images keep the scoring script and the models."""
 
 MODEL, VERSION, CONTENT = "io.mlpack.model", "io.mlpack.version", "io.mlpack.digest"
-RECORD = "application/vnd.mlpack.release.v1+json"
 
 
 class TagTaken(MlpackError):
@@ -83,18 +82,32 @@ def keep_release(
     Returns what it is called, and the index where there are several platforms.
     Raises :class:`TagTaken` before anything is named.
     """
-    tag = release_tag(model.name, model.version)
-    holder = layout.tags().get(tag)
-    if holder is not None and holder.annotations.get(MODEL) != model.name:
-        raise TagTaken(f"the store has an image called {tag!r} that is no release of {model.name}")
+    check_free(layout, model.name, model.version)
     for image in images:
         put_image(layout, image)
     index = build_index(images) if len(images) > 1 else None
     target = put_bytes(layout, index.content, media.INDEX) if index else images[0].descriptor
-    _keep_record(layout, model, target, record)
-    named = {MODEL: model.name, VERSION: model.version}
-    layout.tag(replace(target, annotations=named), tag)
+    keep_record(layout, model.name, model.version, target, record)
+    name_release(layout, model.name, model.version, target)
     return target, index
+
+
+def check_free(layout: LayoutStore, name: str, version: str) -> Descriptor | None:
+    """What is released as ``name``:``version`` now; raise :class:`TagTaken` where it is another's.
+
+    Another's means: an image that is no release of model ``name``, but would be called the same.
+    """
+    tag = release_tag(name, version)
+    holder = layout.tags().get(tag)
+    if holder is not None and holder.annotations.get(MODEL) != name:
+        raise TagTaken(f"the store has an image called {tag!r} that is no release of {name}")
+    return holder
+
+
+def name_release(layout: LayoutStore, name: str, version: str, target: Descriptor) -> None:
+    """Make ``target`` the release ``name``:``version`` of this layout."""
+    named = {MODEL: name, VERSION: version}
+    layout.tag(replace(target, annotations=named), release_tag(name, version))
 
 
 def identity(lock: Lock, model: ModelVersion, images: Sequence[Image]) -> dict[str, object]:
@@ -128,20 +141,3 @@ def releases(layout: LayoutStore, name: str) -> Mapping[str, Descriptor]:
         if target.annotations.get(MODEL) == name and VERSION in target.annotations
     }
     return {version: found[version] for version in sorted(found, key=version_order)}
-
-
-def _keep_record(
-    layout: LayoutStore, model: ModelVersion, target: Descriptor, record: Mapping[str, object]
-) -> None:
-    """Keep the identity record as an artifact that refers to the release; no device fetches it."""
-    content = put_bytes(layout, canonical(record), RECORD)
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": media.MANIFEST,
-        "artifactType": RECORD,
-        "config": put_bytes(layout, b"{}", media.EMPTY).to_json(),
-        "layers": [content.to_json()],
-        "subject": replace(target, annotations={}, platform=None).to_json(),
-    }
-    made = put_bytes(layout, canonical(manifest), media.MANIFEST)
-    layout.tag(replace(made, artifact_type=RECORD), f"release/{model.name}/{model.version}")
