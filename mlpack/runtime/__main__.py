@@ -5,18 +5,23 @@ from __future__ import annotations
 import os
 import sys
 
-from .settings import Settings
+from . import logs
+from .settings import NotServable, Settings
 
 
-def main() -> None:
-    """Serve until SIGTERM or SIGINT; a model that does not load ends with status 1."""
-    settings = Settings.read(os.environ)
+def main() -> int:
+    """Serve until SIGTERM or SIGINT; what cannot be served ends with one line and status 1."""
+    try:
+        settings = Settings.read(os.environ)
+    except NotServable as error:
+        logs.write("error", {"message": str(error)})
+        return 1
     os.environ.update(settings.environment)
     # After the environment is set: onnxruntime reads it when it is imported.
     from .server import serve
 
-    sys.exit(serve(settings))
+    return serve(settings)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

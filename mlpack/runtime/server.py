@@ -1,120 +1,186 @@
-"""HTTP around a scorer, as Azure ML's images answer: ``GET /`` and ``POST /score``.
+"""A process that serves: HTTP on one thread, scoring on the main one, and its end on SIGTERM.
 
-The model is loaded before the port is opened, so whoever can connect can score.
+After SIGTERM the module is not ready any more but still answers for a while,
+each time closing the connection: whoever sent a request gets its answer, and
+balancers have time to look elsewhere. Then no connection is taken any more, and
+what is in work is finished.
 """
 
 from __future__ import annotations
 
+import array
+import asyncio
 import logging
+import os
+import signal
+import socket
+import struct
+import sys
 import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
 
-import orjson
 import uvicorn
-from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
 
-from .scoring import BadRequest, Scorer, open_scorer
+from . import logs
+from .fronts import Front, open_fronts
+from .http.app import application
+from .module import Module
 from .settings import NotServable, Settings
 
-MOST_BODY = 64 * 1024 * 1024
-"""Bytes of a request; more is refused before it is read whole."""
+_STOP = (signal.SIGTERM, signal.SIGINT)
+_ATTACH_FILTER = 26
+"""SO_ATTACH_FILTER, which the socket module does not name."""
+_KEEP_ALIVE_SECONDS = 65
+_HANDSHAKE_SECONDS = 0.2
+"""For connections that are about to be established when no more are taken."""
+_END_SECONDS = 2.0
+"""For a script that does not end, until the process ends without it."""
 
-_GRACE_SECONDS = 10
 _log = logging.getLogger("mlpack_runtime")
 
 
-def serve(settings: Settings) -> int:
-    """Load the model and answer requests until a signal; return the exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+def serve(settings: Settings, environment: Mapping[str, str] = os.environ) -> int:
+    """Load the model and answer until SIGTERM or SIGINT; return the exit status."""
+    logs.configure(settings.level)
     try:
-        scorer = open_scorer(settings)
+        listener = _bind(settings)
+        module = Module.open(settings)
+        server = _Server(module, listener)
+        fronts = open_fronts(module, environment)
     except NotServable as error:
-        _log.error("%s", error)
+        _log.error("%s", error, exc_info=error.__cause__)
         return 1
-    _log.info("ready on port %d, model %s", settings.port, settings.model_dir)
-    uvicorn.run(
-        application(scorer),
-        host=settings.host,
-        port=settings.port,
-        http="h11",
-        loop="asyncio",
-        ws="none",
-        lifespan="off",
-        access_log=False,
-        log_level="warning",
-        server_header=False,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
-    )
-    return 0
+    model = f"{module.identity.name} {module.identity.version}"
+    _log.info("ready on port %d, model %s, in %.2f s", settings.port, model, module.load_seconds)
+    with _signals() as woken:
+        thread = threading.Thread(target=server.run, args=(woken, fronts), name="http")
+        thread.start()
+        module.work()
+    server.finished.set()
+    thread.join()
+    return server.status
 
 
-def application(scorer: Scorer) -> Starlette:
-    """The ASGI application around ``scorer``."""
-    one_at_a_time = threading.Lock()
+class _Server:
+    """uvicorn on a thread of its own; signals arrive as bytes on a socket."""
 
-    def score(body: bytes) -> Response:
-        # Azure ML calls run() in one thread, and scripts are written for that.
-        with one_at_a_time:
-            return answer(scorer, body)
-
-    async def ready(_: Request) -> Response:
-        return PlainTextResponse("Healthy")
-
-    async def post(request: Request) -> Response:
-        body = await _body(request)
-        if body is None:
-            return _json(413, {"message": f"the request is larger than {MOST_BODY} bytes"})
-        return await run_in_threadpool(score, body)
-
-    routes = [
-        Route("/", ready, methods=["GET"]),
-        Route("/score", post, methods=["POST"]),
-    ]
-    return Starlette(routes=routes, exception_handlers={404: _unknown, 405: _unknown})
-
-
-def answer(scorer: Scorer, body: bytes) -> Response:
-    """Score one request; the statuses and the form of an error are Azure ML's.
-
-    200 with the result as JSON, 400 where the request makes no sense, 500 where scoring fails.
-    """
-    try:
-        result = scorer.score(body)
-        return _json(200, result)
-    except BadRequest as error:
-        return _json(400, {"message": str(error)})
-    except Exception as error:
-        # The log gets the whole of it, the caller the name: values may be confidential.
-        _log.exception("scoring failed")
-        message = f"scoring failed with {type(error).__name__}; the log of the module says more"
-        return _json(500, {"message": message}, {"x-ms-run-function-failed": "True"})
-
-
-def _json(status: int, value: object, headers: dict[str, str] | None = None) -> Response:
-    content = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
-    return Response(content, status, headers, media_type="application/json")
-
-
-async def _body(request: Request) -> bytes | None:
-    """The request's body, or ``None`` where it is larger than allowed."""
-    found = bytearray()
-    try:
-        async for chunk in request.stream():
-            found += chunk
-            if len(found) > MOST_BODY:
-                return None
-    except ClientDisconnect:
-        return b""
-    return bytes(found)
-
-
-async def _unknown(request: Request, _: Exception) -> Response:
-    path = request.url.path
-    if path in ("/", "/score"):
-        return _json(
-            405, {"message": f"{request.method} {path} is not answered: POST /score, GET /"}
+    def __init__(self, module: Module, listener: socket.socket) -> None:
+        settings = module.settings
+        self._module = module
+        self._listener = listener
+        self._signals = 0
+        self._draining: asyncio.Task[None] | None = None
+        self.finished = threading.Event()
+        """Set when nothing is scored any more."""
+        self.status = 0
+        self._http = uvicorn.Server(
+            uvicorn.Config(
+                application(module),
+                http="httptools" if find_spec("httptools") else "h11",
+                loop="asyncio",
+                ws="none",
+                lifespan="off",
+                access_log=False,
+                log_config=None,
+                log_level=max(settings.level, logging.WARNING),
+                proxy_headers=False,
+                server_header=False,
+                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=max(1, round(settings.grace)),
+            )
         )
-    return _json(404, {"message": f"there is no {path}: POST /score, GET /"})
+
+    def run(self, woken: socket.socket, fronts: list[Front]) -> None:
+        """Answer until a signal; then see that the process ends."""
+        try:
+            with asyncio.Runner() as runner:
+                runner.run(self._answer(woken, fronts))
+        except BaseException as error:
+            self.status = 1
+            _log.critical("the server failed", exc_info=error)
+        finally:
+            self._module.close()
+        if not self.finished.wait(_END_SECONDS):
+            _log.error("scoring does not end: the process ends without it")
+            os._exit(1)
+
+    async def _answer(self, woken: socket.socket, fronts: list[Front]) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_reader(woken, self._signalled, woken, fronts)
+        await self._http.serve([self._listener])
+        loop.remove_reader(woken)
+
+    def _signalled(self, woken: socket.socket, fronts: list[Front]) -> None:
+        self._signals += sum(number in _STOP for number in woken.recv(64))
+        if self._signals and self._draining is None:
+            self._draining = asyncio.ensure_future(self._drain(fronts))
+        elif self._signals > 1:
+            self._http.should_exit = self._http.force_exit = True
+
+    async def _drain(self, fronts: list[Front]) -> None:
+        _log.info("stopping: requests are still answered for %g s", self._module.settings.drain)
+        self._module.draining = True
+        for front in fronts:
+            await asyncio.to_thread(front.close)
+        await asyncio.sleep(self._module.settings.drain)
+        _refuse_connections(self._listener)
+        await asyncio.sleep(_HANDSHAKE_SECONDS)
+        self._http.should_exit = True
+
+
+@contextmanager
+def _signals() -> Iterator[socket.socket]:
+    """A socket that gets a byte for each signal, even while the main thread is in C code."""
+    woken, wake = socket.socketpair()
+    for each in (woken, wake):
+        each.setblocking(False)
+    before = {number: signal.signal(number, lambda *_: None) for number in _STOP}
+    descriptor = signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
+    try:
+        yield woken
+    finally:
+        signal.set_wakeup_fd(descriptor)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        wake.close()
+
+
+def _bind(settings: Settings) -> socket.socket:
+    """Take the port; nobody can connect yet. Raises :class:`NotServable`."""
+    where = f"{settings.host} port {settings.port}"
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise NotServable(f"cannot listen on {where}: {error.strerror}") from error
+    return listener
+
+
+def _refuse_connections(listener: socket.socket) -> None:
+    """Drop attempts to connect; who is connected already can still be accepted.
+
+    Closing a listening socket resets the connections in its queue. A filter on
+    it (Linux, socket(7), ``SO_ATTACH_FILTER``) that drops packets with SYN and
+    without ACK lets the queue be emptied first.
+    """
+    if sys.platform != "linux":
+        return
+    program = (
+        (0x30, 0, 0, 13),  # load the byte of the TCP header that holds the flags
+        (0x54, 0, 0, 0x12),  # of these, SYN and ACK
+        (0x15, 0, 1, 0x02),  # SYN alone?
+        (0x06, 0, 0, 0),  # then take nothing of the packet
+        (0x06, 0, 0, 0xFFFFFFFF),
+    )
+    code = array.array("B", b"".join(struct.pack("HBBI", *each) for each in program))
+    option = struct.pack("HP", len(program), code.buffer_info()[0])
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, option)
+    except OSError as error:
+        _log.warning("connections are not refused softly: %s", error)
