@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import BinaryIO
 
-from mlpack.api.copy import open_target
-from mlpack.api.diff import find_move
+from mlpack import __version__
+from mlpack.api.diff import OtherPlatform
+from mlpack.api.graft_target import open_graft_target
 from mlpack.errors import MlpackError, UsageError
-from mlpack.model.recipe import DeviceRecipe
+from mlpack.model.recipe import NONE, DeviceRecipe
+from mlpack.oci.compression import PACKING
 from mlpack.oci.descriptor import Descriptor, Platform
-from mlpack.oci.difference import Difference, difference
+from mlpack.oci.difference import Difference
 from mlpack.oci.image import Image, Layer
-from mlpack.oci.layer import write_arranged
+from mlpack.oci.index import Index, build_index
+from mlpack.plan.engines import DeviceState, Engine
 from mlpack.plan.engines import engine as known_engine
-from mlpack.plan.graft import Choice, choose, grafted
-from mlpack.plan.transfer import Link
-from mlpack.stores.base import Store, put_image
-from mlpack.stores.copy import FirstOf, MountFrom, copy
+from mlpack.plan.graft import Choice, choose
+from mlpack.plan.transfer import Link, transfer
+from mlpack.stores.base import images, put_bytes, put_image
+from mlpack.stores.copy import FirstOf, copy
+from mlpack.stores.grafting import Advance, make_graft
 from mlpack.stores.layout import LayoutStore
+from mlpack.stores.ledger import ReleaseRecord
 from mlpack.stores.project import Project
 from mlpack.stores.references import Found, find_image
 from mlpack.stores.registries import Registries
 from mlpack.stores.registry import RegistryStore
-from mlpack.stores.trees import Pile, copy_contents, read_tree
-
-Advance = Callable[[int], None]
-"""Told the bytes of each layer that has been read."""
 
 
 class NotLinux(MlpackError):
@@ -39,17 +39,10 @@ class NotLinux(MlpackError):
     hint = "mlpack grafts images for linux"
 
 
-class Ungraftable(MlpackError):
-    """A graft that does not give the tree it should: nothing is published."""
-
-    hint = "publish NEW as it is, and report this with both images' digests"
-
-
 @dataclass(frozen=True, kw_only=True)
-class Graft:
-    """What was published, and why this way."""
+class PlatformGraft:
+    """What was chosen for one platform, and why."""
 
-    reference: str
     old: Image
     new: Image
     choice: Choice
@@ -58,15 +51,35 @@ class Graft:
 
     difference: Difference
 
+    @property
+    def platform(self) -> Platform:
+        """The platform."""
+        return self.choice.image.platform
+
+    @property
+    def added(self) -> tuple[Layer, ...]:
+        """The layers of what is published that OLD has not."""
+        held = {layer.digest for layer in self.old.layers}
+        return tuple(layer for layer in self.choice.image.layers if layer.digest not in held)
+
+    def under(
+        self, index: Index | None, new: Index | None, rule: Engine, link: Link
+    ) -> PlatformGraft:
+        """With the cost of the index that names it, and of that which names NEW."""
+        state, choice = DeviceState.holding(self.old), self.choice
+        whole = transfer(rule, self.new, new, state, link)
+        if choice.strategy == "new":
+            return replace(self, choice=replace(choice, new=whole))
+        ours = transfer(rule, choice.image, index, state, link)
+        return replace(self, choice=replace(choice, graft=ours, new=whole))
+
     def to_json(self) -> dict[str, object]:
-        """The document of ``mlpack --json graft``."""
+        """One member of ``platforms`` in the command's document."""
         layer = self.layer if self.choice.strategy == "graft" else None
         return {
-            "reference": self.reference,
             "digest": str(self.choice.image.digest),
             "strategy": self.choice.strategy,
             "why": self.choice.why,
-            "platform": str(self.choice.image.platform),
             "old": str(self.old.digest),
             "new": str(self.new.digest),
             "layer": {
@@ -87,6 +100,30 @@ class Graft:
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Graft:
+    """What was published, on every platform."""
+
+    reference: str
+    release: str
+    """``NAME:VERSION`` where it is one of this project, else empty."""
+
+    target: Descriptor
+    platforms: tuple[PlatformGraft, ...]
+    left_out: tuple[Platform, ...]
+    """Platforms of NEW that OLD has no image for."""
+
+    def to_json(self) -> dict[str, object]:
+        """The document of ``mlpack --json graft``."""
+        return {
+            "reference": self.reference,
+            "release": self.release or None,
+            "digest": str(self.target.digest),
+            "platforms": {str(each.platform): each.to_json() for each in self.platforms},
+            "left_out": [str(each) for each in self.left_out],
+        }
+
+
 def graft(
     project: Project | None,
     old: str,
@@ -97,65 +134,85 @@ def graft(
     platform: Platform | None = None,
     registries: Registries | None = None,
     advance: Advance = lambda _: None,
+    now: datetime,
 ) -> Graft:
-    """Publish at ``out`` what brings a device on ``old`` to ``new`` cheapest.
+    """Publish at ``out`` what brings devices on ``old`` to ``new`` cheapest.
 
-    That is ``old`` with one layer and ``new``'s settings, or ``new`` itself. The tree is
-    read back from what was written, and nothing is sent or named unless it is ``new``'s.
-    ``out`` is ``oci:PATH:TAG`` or in a registry. Raises :class:`NotLinux`,
-    :class:`Ungraftable`, and what finding and reading images raises.
+    That is, for each platform both have or only for ``platform``, ``old`` with one layer
+    and ``new``'s settings, or ``new`` itself. Each tree is read back from what was written,
+    and nothing is sent or named unless all are ``new``'s. ``out`` is ``NAME:VERSION`` in
+    this project, ``oci:PATH:TAG``, or in a registry; a project's ledger keeps what was
+    done. Raises :class:`NotLinux`, :class:`~mlpack.stores.grafting.Ungraftable`,
+    :class:`~mlpack.api.diff.OtherPlatform`, and what finding and reading images raises.
     """
     reach = registries or Registries()
-    target, tag = open_target(out, reach)
+    target = open_graft_target(project, out, reach)
     device = project.recipe.device if project else DeviceRecipe()
-    rule = known_engine(engine or device.engine)
-    found = find_image(project, new, platform, registries=reach)
-    move = find_move(project, old, found, registries=reach)
-    if move.old is None:
+    rule, link = known_engine(engine or device.engine), Link.of(device, target.place)
+    if old == NONE:
         raise UsageError("a graft needs an image to stand on", hint="give OLD, not none")
-    if move.new.image.platform.os != "linux":
-        raise NotLinux(f"{new} is for {move.new.image.platform}")
+    here, there = (find_image(project, each, platform, registries=reach) for each in (old, new))
+    pairs, left_out = _pairs(here, there, platform)
     with TemporaryDirectory(prefix="mlpack-graft-") as name:
         work = LayoutStore(Path(name) / "oci")
-        pair = (_near(move.old, work), _near(move.new, work))
-        made = _make(work, pair, advance)
-        choice = choose(move.old.image, move.new.image, made.image, rule, Link.of(device))
-        if choice.strategy == "graft":
-            made.check(work)
-        put_image(work, choice.image)
-        source = FirstOf(work, *(each.store for each in pair))
-        root = choice.image.descriptor
-        copy(source, target, root, mount=_mount(move.old, target))
-        if tag:
-            target.tag(root, tag)
-    return Graft(
-        reference=_reference(target, out, root),
-        old=move.old.image,
-        new=move.new.image,
+        made = tuple(_one(work, pair, rule, link, advance) for pair in pairs)
+        index = _index(made, None if left_out else there.index)
+        root = index.descriptor if index else made[0].choice.image.descriptor
+        if index:
+            put_bytes(work, index.content, root.media_type)
+        below = (layer.digest for each in made for layer in each.old.layers)
+        source = FirstOf(work, here.store, there.store)
+        copy(source, target.store, root, mount=target.mount(here, below))
+        priced = (each.under(index, there.index, rule, link) for each in made)
+        done = Graft(
+            reference=target.reference(root),
+            release=target.release,
+            target=root,
+            platforms=tuple(priced),
+            left_out=left_out,
+        )
+        target.name_it(root, _identity(done), _entry(done, now))
+    return done
+
+
+def _pairs(
+    old: Found, new: Found, platform: Platform | None
+) -> tuple[tuple[tuple[Found, Found], ...], tuple[Platform, ...]]:
+    """What is grafted on what, and the platforms of NEW that OLD lacks."""
+    news, olds = (
+        (each.image,) if platform else images(each.store, each.target) for each in (new, old)
+    )
+    found, left_out = [], []
+    for image in news:
+        held = next((each for each in olds if each.platform.fits(image.platform)), None)
+        if held is None:
+            left_out.append(image.platform)
+            continue
+        if image.platform.os != "linux":
+            raise NotLinux(f"{new.name} is for {image.platform}")
+        found.append((replace(old, image=held), replace(new, image=image)))
+    if not found:
+        ours, theirs = (", ".join(str(each.platform) for each in some) for some in (olds, news))
+        raise OtherPlatform(f"{old.name} is for {ours}, {new.name} for {theirs}")
+    return tuple(found), tuple(left_out)
+
+
+def _one(
+    work: LayoutStore, pair: tuple[Found, Found], rule: Engine, link: Link, advance: Advance
+) -> PlatformGraft:
+    old, new = (_near(each, work) for each in pair)
+    made = make_graft(work, old, new, advance)
+    choice = choose(old.image, new.image, made.image, rule, link)
+    if choice.strategy == "graft":
+        made.check(work)
+    put_image(work, choice.image)
+    return PlatformGraft(
+        old=old.image,
+        new=new.image,
         choice=choice,
         layer=made.layer,
         difference=made.difference,
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Made:
-    """A graft as written, and the two trees it is between."""
-
-    image: Image
-    layer: Layer | None
-    difference: Difference
-    before: Pile
-    after: Pile
-
-    def check(self, work: LayoutStore) -> None:
-        """Read the layer as it lies there now, on the old tree: it must give the new one."""
-        added = [self.layer] if self.layer else []
-        result, wanted = read_tree(work, added, self.before).tree, self.after.tree
-        if result != wanted:
-            paths = {*result, *wanted}
-            wrong = sorted(path for path in paths if result.get(path) != wanted.get(path))
-            raise Ungraftable(f"the graft would differ from NEW in {', '.join(wrong[:5])}")
 
 
 def _near(found: Found, work: LayoutStore) -> Found:
@@ -166,62 +223,41 @@ def _near(found: Found, work: LayoutStore) -> Found:
     return replace(found, store=work)
 
 
-def _reference(target: Store, out: str, root: Descriptor) -> str:
-    return str(target.place.pinned(root.digest)) if isinstance(target, RegistryStore) else out
-
-
-def _mount(old: Found, target: Store) -> MountFrom | None:
-    """Where the registry has OLD's layers already, in another repository."""
-    if not isinstance(target, RegistryStore) or not isinstance(old.store, RegistryStore):
+def _index(made: Sequence[PlatformGraft], new: Index | None) -> Index | None:
+    """What names all the images; NEW's own index where each of them is NEW's."""
+    if len(made) == 1:
         return None
-    ours, theirs = old.store.place, target.place
-    if ours.registry != theirs.registry or ours.repository == theirs.repository:
-        return None
-    return MountFrom(ours.repository, frozenset(each.digest for each in old.image.layers))
+    if new is not None and all(each.choice.strategy == "new" for each in made):
+        return new
+    return build_index([each.choice.image for each in made])
 
 
-def _make(work: LayoutStore, pair: tuple[Found, Found], advance: Advance) -> _Made:
-    before, after = _read(*pair, advance)
-    found = difference(before.tree, after.tree)
-    layer = _write(work, found, after) if found.entries else None
-    image = grafted(pair[0].image, pair[1].image, layer)
-    return _Made(image=image, layer=layer, difference=found, before=before, after=after)
+def _identity(done: Graft) -> dict[str, object]:
+    """What the graft's bytes came from."""
+    return {
+        "old": {str(each.platform): str(each.old.digest) for each in done.platforms},
+        "new": {str(each.platform): str(each.new.digest) for each in done.platforms},
+        "images": {str(each.platform): str(each.choice.image.digest) for each in done.platforms},
+        "strategy": {str(each.platform): each.choice.strategy for each in done.platforms},
+        "packing": PACKING.to_json(),
+        "mlpack": __version__,
+    }
 
 
-def _read(old: Found, new: Found, advance: Advance) -> tuple[Pile, Pile]:
-    """Both images' trees; the layers at the bottom of both are read once."""
-    chains = zip(old.image.chain_ids, new.image.chain_ids, strict=False)
-    shared = len([ours for ours, theirs in chains if ours == theirs])
-    bottom = _pile(new, new.image.layers[:shared], None, advance)
-    return (
-        _pile(old, old.image.layers[shared:], bottom, advance),
-        _pile(new, new.image.layers[shared:], bottom, advance),
+def _entry(done: Graft, now: datetime) -> ReleaseRecord:
+    """The ledger's line: of several platforms the first stands for the layer and for OLD."""
+    name, _, version = (done.release or done.reference).rpartition(":")
+    first = done.platforms[0]
+    graft = any(each.choice.strategy == "graft" for each in done.platforms)
+    return ReleaseRecord(
+        digest=done.target.digest,
+        name=name,
+        version=version,
+        model_digest=first.new.digest,
+        base_digest=first.old.digest,
+        strategy="graft" if graft else "new",
+        layer_digest=first.choice.image.layers[-1].digest,
+        layer_bytes=sum(layer.size for layer in first.added),
+        identity=_identity(done),
+        created=now,
     )
-
-
-def _pile(found: Found, layers: Sequence[Layer], on: Pile | None, advance: Advance) -> Pile:
-    pile = on or Pile((), {})
-    for layer in layers:
-        pile = read_tree(found.store, [layer], pile)
-        advance(layer.size)
-    return pile
-
-
-def _write(work: LayoutStore, found: Difference, after: Pile) -> Layer:
-    """Write the layer; contents wait in a folder, since layers can be read forward only."""
-    with TemporaryDirectory(prefix="mlpack-graft-") as name:
-        folder = Path(name)
-        copy_contents(after, found.files, folder)
-
-        @contextmanager
-        def open_file(path: str) -> Iterator[BinaryIO]:
-            content = after.tree[path].content
-            if content is None:
-                raise Ungraftable(f"{path!r} is a file without content")
-            with (folder / content.hex).open("rb") as opened:
-                yield opened
-
-        with work.stage() as out:
-            layer = write_arranged(found.entries, open_file, out)
-            out.commit(layer.descriptor)
-    return layer

@@ -27,7 +27,7 @@ from mlpack.stores.importers.source import (
 )
 from mlpack.stores.models import ModelStore, OpenModelFile
 from mlpack.stores.project import Project
-from mlpack.stores.releases import release_tag
+from mlpack.stores.releases import release_tag, releases
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,10 @@ def register(
     )
     with project.exclusive():
         store = ModelStore(project.layout)
-        version, before = settle(store.versions(name), candidate, about.version)
+        known = store.versions(name)
+        # A release without a model, such as a graft, keeps its version for itself.
+        reserved = releases(project.layout, name).keys() - {each.version for each in known}
+        version, before = settle(known, candidate, about.version, reserved)
         if before is None:
             _check_release_name(store, version)
         store.add(version, _opener(source, version, script))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 
@@ -51,13 +51,17 @@ class About:
 
 
 def settle(
-    known: Sequence[ModelVersion], candidate: ModelVersion, asked: str
+    known: Sequence[ModelVersion],
+    candidate: ModelVersion,
+    asked: str,
+    reserved: Collection[str] = (),
 ) -> tuple[ModelVersion, ModelVersion | None]:
     """The version ``candidate`` becomes, and the one that held its content before.
 
     ``known`` are all versions of the model, ``asked`` the version the user wants
-    or empty. The same content keeps its version and gains tags and metrics; so
-    does a single file under another name, unless a version is asked for.
+    or empty, ``reserved`` versions that are something else. The same content keeps its
+    version and gains tags and metrics; so does a single file under another name, unless a
+    version is asked for.
     Raises :class:`VersionTaken`.
     """
     same = next((each for each in known if each.digest == candidate.digest), None)
@@ -71,7 +75,11 @@ def settle(
             f"{taken[asked]} holds other content ({taken[asked].digest.short}, this is "
             f"{candidate.digest.short})"
         )
-    return replace(candidate, version=asked or next_version(taken)), None
+    if asked in reserved:
+        raise VersionTaken(
+            f"{candidate.name}:{asked} is released already, and no model of this name"
+        )
+    return replace(candidate, version=asked or next_version({*taken, *reserved})), None
 
 
 def _renamed(one: ModelVersion, other: ModelVersion) -> bool:

@@ -70,7 +70,7 @@ class Story:
         assert done.exit_code == 0, done.stderr
         to = f"docker://127.0.0.1:{self.registry.port}/fan:{out}"
         run("skopeo", "copy", "-q", "--dest-tls-verify=false", target, to)
-        found: dict[str, dict[str, int]] = json.loads(done.stdout)
+        found: dict[str, dict[str, int]] = json.loads(done.stdout)["platforms"]["linux/amd64"]
         return found
 
     def pull(self, tag: str) -> tuple[int, int]:
@@ -215,7 +215,7 @@ def hard_case(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = [f"oci:{store.root}:{name}" for name in ("old", "new", "graft")]
     done = mlpack("--json", "graft", *names[:2], "-o", names[2])
     assert done.exit_code == 0, done.stderr
-    assert json.loads(done.stdout)["strategy"] == "graft"
+    assert json.loads(done.stdout)["platforms"]["linux/amd64"]["strategy"] == "graft"
     return store.root
 
 

@@ -1,0 +1,212 @@
+"""Grafts for several platforms, and grafts as releases of a project."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlpack.oci import descriptor as media
+from mlpack.oci.descriptor import Platform
+from mlpack.oci.image import Image, ImageConfig, build_image
+from mlpack.oci.index import build_index
+from mlpack.stores.base import put_bytes, put_image, read_index
+from mlpack.stores.layout import LayoutStore, validate
+from mlpack.stores.ledger import Ledger
+from mlpack.stores.project import Project
+from mlpack.stores.references import find_image
+from mlpack.stores.trees import read_tree
+from tests.stores.registry import Registry, running
+from tests.support import AMD64, ARM64, make_project, real_layer, run, tiny_onnx
+
+ARMV7 = Platform("linux", "arm", "v7")
+
+
+def usual(store: LayoutStore, model: bytes, platform: Platform) -> Image:
+    """A model below its dependencies: a new model has engines fetch these again."""
+    below = real_layer(store, {"models/m.onnx": model})
+    packages = {"lib/big.so": random.Random(str(platform)).randbytes(50_000)}
+    layers = [below, real_layer(store, packages)]
+    image = build_image(ImageConfig(platform=platform, cmd=("/serve",)), layers)
+    put_image(store, image)
+    return image
+
+
+def add(store: LayoutStore, name: str, model: bytes, *platforms: Platform) -> None:
+    """An image of the usual build for ``platforms``, under one name."""
+    made = [usual(store, model, each) for each in platforms]
+    index = build_index(made)
+    store.tag(put_bytes(store, index.content, media.INDEX), name)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> LayoutStore:
+    store = LayoutStore(tmp_path / "images")
+    add(store, "v1", b"one", AMD64, ARM64)
+    add(store, "v2", b"two", AMD64, ARM64)
+    return store
+
+
+def graft(*args: str, directory: Path | None = None) -> dict[str, Any]:
+    at = ("-C", str(directory)) if directory else ()
+    done = run(*at, "--json", "graft", *args)
+    assert done.exit_code == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_every_platform_of_both_is_grafted_in_one_run(images: LayoutStore, tmp_path: Path) -> None:
+    old, new, out = (f"oci:{images.root}:v1", f"oci:{images.root}:v2", f"oci:{tmp_path}/out:g")
+    said = graft(old, new, "-o", out)
+    store = LayoutStore.existing(tmp_path / "out")
+    assert validate(store) == ()
+    target = store.resolve("g")
+    assert (target.media_type, str(target.digest)) == (media.INDEX, said["digest"])
+    assert list(said["platforms"]) == ["linux/amd64", "linux/arm64"]
+    for platform in (AMD64, ARM64):
+        one = said["platforms"][str(platform)]
+        assert one["strategy"] == "graft"
+        assert one["layer"]["bytes"] < 500
+        trees = []
+        for name in (out, new):
+            found = find_image(None, name, platform)
+            trees.append(read_tree(found.store, found.image.layers).tree)
+        assert trees[0] == trees[1]
+        how = ["--platform", str(platform), "--engine", "moby"]
+        planned = json.loads(run("--json", "diff", old, out, *how).stdout)["transfer"]
+        assert planned == one["transfer"], "the index is paid for, too"
+        whole = json.loads(run("--json", "diff", old, new, *how).stdout)["transfer"]
+        assert whole == one["transfer_new"]
+
+
+def test_one_platform_can_be_asked_for(images: LayoutStore, tmp_path: Path) -> None:
+    names = [f"oci:{images.root}:v1", f"oci:{images.root}:v2", "-o", f"oci:{tmp_path}/out:g"]
+    said = graft(*names, "--platform", "linux/arm64")
+    assert list(said["platforms"]) == ["linux/arm64"]
+    target = LayoutStore.existing(tmp_path / "out").resolve("g")
+    assert target.media_type == media.MANIFEST
+
+
+def test_a_platform_that_old_lacks_is_left_out_and_named(
+    images: LayoutStore, tmp_path: Path
+) -> None:
+    add(images, "v3", b"three", AMD64, ARM64, ARMV7)
+    names = [f"oci:{images.root}:v1", f"oci:{images.root}:v3", "-o", f"oci:{tmp_path}/out:g"]
+    done = run("graft", *names)
+    assert done.exit_code == 0
+    assert "left out, since OLD has no image for it: linux/arm/v7" in done.stderr
+    assert "linux/arm64: one layer of" in done.stderr
+    assert graft(*names)["left_out"] == ["linux/arm/v7"]
+    add(images, "other", b"three", ARMV7)
+    done = run("graft", names[0], f"oci:{images.root}:other", *names[2:])
+    assert done.exit_code == 1
+    assert "v1 is for linux/amd64, linux/arm64, " in done.stderr
+
+
+def test_where_each_image_is_new_s_its_own_index_is_written(
+    images: LayoutStore, tmp_path: Path
+) -> None:
+    same = f"oci:{images.root}:v1"
+    said = graft(same, same, "-o", f"oci:{tmp_path}/out:g")
+    assert said["digest"] == str(images.resolve("v1").digest)
+    assert validate(LayoutStore.existing(tmp_path / "out")) == ()
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    with running(tmp_path_factory.mktemp("registry") / "plain") as started:
+        yield started
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A project with the release fan:1, made by mlpack."""
+    made = make_project(tmp_path / "fan")
+    model = tiny_onnx(tmp_path / "1.onnx")
+    for command in (("register", str(model), "--name", "fan"), ("build", "fan")):
+        assert run("-C", str(made.root), *command).exit_code == 0
+    return made
+
+
+def test_a_graft_as_a_release_is_one(
+    project: Project, images: LayoutStore, registry: Registry, tmp_path: Path
+) -> None:
+    at = ("-C", str(project.root), "--json")
+    before = f"oci:{images.root}:v1"
+    first = graft(before, before, "-o", "fan:2", directory=project.root)
+    assert (first["release"], first["reference"]) == ("fan:2", "fan:2")
+    said = graft("fan:2", f"oci:{images.root}:v2", "-o", "fan:3", directory=project.root)
+    assert validate(project.layout) == ()
+
+    moved = json.loads(run(*at, "diff", "fan:2", "fan:3").stdout)
+    assert moved["transfer"] == said["platforms"]["linux/amd64"]["transfer"]
+    report = json.loads(run(*at, "report", "fan:3").stdout)
+    assert (report["release"], report["old"]) == ("fan:3", "fan:2")
+    pushed = json.loads(run(*at, "push", "fan:3", "--to", f"{registry.host}/graft/fan").stdout)
+    assert (pushed["digest"], pushed["tag"]) == (said["digest"], "3")
+    shown = run(*at, "render", "fan:3")
+    assert said["digest"] in shown.stdout, shown.stderr
+
+    known = {each.version: each for each in Ledger(project.ledger).releases("fan")}
+    layer = said["platforms"]["linux/amd64"]["layer"]
+    assert (known["3"].strategy, known["3"].layer_bytes) == ("graft", layer["bytes"])
+    assert str(known["3"].base_digest) == said["platforms"]["linux/amd64"]["old"]
+    assert known["3"].identity["strategy"] == {"linux/amd64": "graft", "linux/arm64": "graft"}
+    assert known["2"].strategy == "new"
+
+    again = json.loads(run(*at, "register", str(tiny_onnx(tmp_path / "n.onnx", bias=7))).stdout)
+    assert again["version"] == "4", "2 and 3 are taken"
+
+
+def test_a_graft_that_goes_elsewhere_is_in_the_ledger_too(
+    project: Project, images: LayoutStore, tmp_path: Path
+) -> None:
+    names = (f"oci:{images.root}:v1", f"oci:{images.root}:v2", "-o", f"oci:{tmp_path}/out:g")
+    said = graft(*names, directory=project.root)
+    (found,) = Ledger(project.ledger).releases(f"oci:{tmp_path}/out")
+    assert (found.version, str(found.digest)) == ("g", said["digest"])
+
+
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("fan", "'fan' names no version"),
+        ("fan:latest", "names no version"),
+        ("fan:1", "fan:1 is a registered model"),
+        ("fan:2", "fan:2 is another image already"),
+        ("Fan:2", "not a model name"),
+    ],
+)
+def test_names_that_cannot_be_given(
+    project: Project, images: LayoutStore, out: str, said: str
+) -> None:
+    v1, v2 = f"oci:{images.root}:v1", f"oci:{images.root}:v2"
+    graft(v1, v1, "-o", "fan:2", directory=project.root)
+    held = dict(project.layout.tags())
+    done = run("-C", str(project.root), "graft", v1, v2, "-o", out)
+    assert done.exit_code in (1, 2)
+    assert said in done.stderr
+    assert "hint: " in done.stderr
+    assert dict(project.layout.tags()) == held
+
+
+def test_a_release_needs_a_project(images: LayoutStore, tmp_path: Path) -> None:
+    v1 = f"oci:{images.root}:v1"
+    done = run("-C", str(tmp_path), "graft", v1, v1, "-o", "fan:2")
+    assert "'fan:2' is a release, and this is not a project" in done.stderr
+
+
+def test_the_platforms_of_an_index_keep_their_own_layers(
+    images: LayoutStore, tmp_path: Path
+) -> None:
+    graft(f"oci:{images.root}:v1", f"oci:{images.root}:v2", "-o", f"oci:{tmp_path}/out:g")
+    out = LayoutStore.existing(tmp_path / "out")
+    for entry in read_index(out, out.resolve("g")).manifests:
+        assert entry.platform is not None
+        found = find_image(None, f"oci:{tmp_path}/out:g", entry.platform).image
+        before = find_image(None, f"oci:{images.root}:v1", entry.platform).image
+        assert found.layers[: len(before.layers)] == before.layers
