@@ -18,7 +18,7 @@ from ..answers import to_json
 from ..module import record
 from ..problems import Problem
 from ..scorer import JSON
-from . import score
+from . import oip, openapi, page, score
 
 if TYPE_CHECKING:
     from ..module import Module
@@ -28,7 +28,12 @@ _log = logging.getLogger("mlpack_runtime")
 
 def application(module: Module) -> Starlette:
     """Everything that a module answers over HTTP."""
-    routes = [*score.routes(module)]
+    routes = [
+        *score.routes(module),
+        *oip.routes(module),
+        *openapi.routes(module),
+        *page.routes(module),
+    ]
     known = sorted({route.path for route in routes if "{" not in route.path})
 
     async def unknown(request: Request, error: Exception) -> Response:
@@ -36,6 +41,8 @@ def application(module: Module) -> Starlette:
         what = "is not answered" if status == 405 else "is not known"
         message = f"{request.method} {request.url.path} {what}: {', '.join(known)}"
         headers = getattr(error, "headers", None)
+        if (request.url.path + "/").startswith("/v2/"):
+            return oip.error(status, message, headers)
         return Response(to_json({"message": message}), status, headers, JSON)
 
     return Starlette(

@@ -58,7 +58,8 @@ def nested(tensor: Tensor) -> Schema:
     schema: Schema = ANY if datatype is None else element(datatype)
     for size in reversed(tensor.shape):
         fixed = size if isinstance(size, int) else None
-        schema = list_of(schema, least=fixed or 0, most=fixed)
+        # A tensor without elements is refused.
+        schema = list_of(schema, least=1 if fixed is None else fixed, most=fixed)
     return schema
 
 

@@ -34,16 +34,12 @@ _log = logging.getLogger("mlpack_runtime")
 def routes(module: Module) -> list[Route]:
     """What this part answers."""
 
-    async def health(_: Request) -> Response:
-        return healthy(module)
-
     async def metrics(request: Request) -> Response:
         kind, text = exposition(module, request.headers.get("accept", ""))
         return Response(text, media_type=kind, headers={"content-type": kind})
 
     return [
         Route("/score", Score(module), methods=_METHODS),
-        Route("/", health, methods=["GET"]),
         Route("/metrics", metrics, methods=["GET"]),
     ]
 
