@@ -1,0 +1,77 @@
+"""A module in this process: a real scorer behind its queue, and its ASGI application."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from mlpack.runtime.http.app import application
+from mlpack.runtime.module import Module
+from mlpack.runtime.settings import Settings
+
+FAN = """
+import json
+FIELDS = {"rotation": (400, 800, 600), "temperature": (20, 60, 35.5), "a_b": (0, 300, 120)}
+def init(): pass
+def run(data):
+    total = sum(json.loads(data)["params"])
+    return {"fault": "1" if total > 1000 else "0", "probability": min(1.0, total / 2000)}
+"""
+"""A script with numbers to fill in; a fault is where they are high."""
+
+PICTURE = """
+import time
+LABELS = ("red", "green", "blue", "dark", "light_grey", "grey")
+def init(): pass
+def run(data): return {}
+def run_image(image):
+    image = image.convert("RGB")
+    red, green, blue = image.resize((1, 1)).getpixel((0, 0))
+    scores = [red, green, blue, 20, 10, 5]
+    ranked = sorted(zip(scores, LABELS), reverse=True)[:5]
+    top = [{"label": label, "probability": score / sum(scores)} for score, label in ranked]
+    width, height = image.size
+    face = [width // 4, height // 4, width // 2, height // 2]
+    return {"result": scores, "time": 0.001, "top": top, "face": face}
+"""
+"""A script for pictures; the class is the strongest colour."""
+
+
+def release(folder: Path, script: str | None = None, model: str = "fan/3") -> Settings:
+    """Settings for a release in ``folder``, with or without a script."""
+    place = folder / "azureml-models" / model
+    place.mkdir(parents=True, exist_ok=True)
+    if script is not None:
+        (folder / "score.py").write_text(script)
+    return Settings(app_root=folder, model_dir=place, script=folder / "score.py")
+
+
+@contextmanager
+def started(settings: Settings) -> Iterator[Module]:
+    """The module of a release, until the block ends."""
+    module = Module.start(settings)
+    try:
+        yield module
+    finally:
+        module.close()
+
+
+def ask(
+    module: Module,
+    method: str,
+    path: str,
+    content: bytes = b"",
+    headers: dict[str, str] | None = None,
+) -> httpx.Response:
+    """One request, without a socket."""
+
+    async def send() -> httpx.Response:
+        transport = httpx.ASGITransport(app=application(module))
+        async with httpx.AsyncClient(transport=transport, base_url="http://module") as client:
+            return await client.request(method, path, content=content, headers=headers)
+
+    return asyncio.run(send())
