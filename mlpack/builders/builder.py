@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from mlpack.errors import MlpackError
 from mlpack.model.version import ModelVersion
+from mlpack.oci.digest import Writable
 from mlpack.oci.image import Image, append, require_prefix
 from mlpack.stores.layout import LayoutStore
 from mlpack.stores.releases import model_env, model_labels, write_model_layer
@@ -32,14 +34,18 @@ class Builder(Protocol):
         ...
 
 
+@dataclass(frozen=True)
 class OciBuilder:
     """Appends the layer itself: no daemon, and the same bytes on every machine."""
+
+    copy: Writable | None = None
+    """What else takes the layer's bytes while they are written."""
 
     def build(
         self, layout: LayoutStore, model: ModelVersion, bases: Sequence[Image]
     ) -> tuple[Image, ...]:
         """Write the layer once and put it on every base."""
-        layer = write_model_layer(layout, model)
+        layer = write_model_layer(layout, model, self.copy)
         env, labels = model_env(model), model_labels(model)
         return tuple(append(base, layer, env=env, labels=labels) for base in bases)
 

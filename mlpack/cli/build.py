@@ -10,6 +10,7 @@ from mlpack.cli import output
 from mlpack.cli.options import PLATFORM, command, now, project, registries, setting
 
 if TYPE_CHECKING:
+    from mlpack.api.build import Release
     from mlpack.api.remote_base import RemoteBase
     from mlpack.builders.builder import Builder
     from mlpack.oci.descriptor import Platform
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     mlpack build fan --builder docker       through a Docker daemon
     mlpack build fan --builder acr --acr 0000-0001/edge     through ACR Tasks
     mlpack build fan --base registry.example.com/edge/base@sha256:…
+    mlpack build fan --push                 and send it to [image] repository
+    mlpack build fan --to registry.example.com/edge/fan:canary
     mlpack render $(mlpack build fan)       a command that takes what build prints
     """,
 )
@@ -53,8 +56,20 @@ if TYPE_CHECKING:
     metavar="REFERENCE",
     help="Build on the base in a registry; its layers stay there, and push mounts them.",
 )
+@click.option("--push", is_flag=True, help="Then push it, as mlpack push does.")
+@click.option(
+    "--to",
+    metavar="REPOSITORY[:TAG]",
+    help="Push it there instead of to [image] repository; says --push too.",
+)
 def build(
-    model: str, platforms: tuple[Platform, ...], builder: str, acr: str | None, base: str | None
+    model: str,
+    platforms: tuple[Platform, ...],
+    builder: str,
+    acr: str | None,
+    base: str | None,
+    push: bool,
+    to: str | None,
 ) -> None:
     """Make a release: the base and one layer with the model.
 
@@ -66,11 +81,39 @@ def build(
 
     here = project()
     name, version = parse_name(model or here.recipe.model)
+    place = _place(to, builder, push)
     below = _base(base) if base else None
     made_by = _builder(builder, acr or setting("acr"), below.place if below else None)
+    if push or to:
+        from mlpack.api.publish import publish
+        from mlpack.cli.push import say
+
+        with output.progress("pushing") as advance:
+            made = publish(
+                here,
+                registries(),
+                name,
+                version,
+                to=place,
+                platforms=platforms,
+                builder=made_by,
+                base=below,
+                now=now(),
+                advance=advance,
+            )
+        _say(made.release)
+        say(made.pushed)
+        output.answer(made.to_json(), str(made.pushed.reference))
+        return
     release = api.build(
         here, name, version, platforms=platforms, builder=made_by, base=below, now=now()
     )
+    _say(release)
+    output.answer(release.to_json(), release.reference)
+
+
+def _say(release: Release) -> None:
+    """What was made, and what a device will fetch."""
     cost = release.transfer
     output.note(
         f"{release.version} on base {release.base.digest.short}: "
@@ -82,7 +125,16 @@ def build(
         f"{output.size(cost.manifest + cost.config)}, headers {output.size(cost.headers)}, "
         f"handshakes {output.size(cost.handshakes)}"
     )
-    output.answer(release.to_json(), release.reference)
+
+
+def _place(to: str | None, builder: str, push: bool) -> Reference | None:
+    """Where the user says to push."""
+    from mlpack.errors import UsageError
+    from mlpack.oci.reference import Reference
+
+    if (push or to) and builder == "acr":
+        raise UsageError("ACR pushes what it builds itself", hint="leave --push and --to out")
+    return Reference.parse(to) if to else None
 
 
 def _base(reference: str) -> RemoteBase:
@@ -92,16 +144,15 @@ def _base(reference: str) -> RemoteBase:
     return adopt(project(), registries(), Reference.parse(reference))
 
 
-def _builder(name: str, place: str, base_at: Reference | None) -> Builder:
+def _builder(name: str, place: str, base_at: Reference | None) -> Builder | None:
+    """The builder of that name; ``None`` is mlpack's own."""
     if name == "acr":
         return _acr(place, base_at)
     if name == "docker":
         from mlpack.builders.docker import DockerBuilder
 
         return DockerBuilder(base_at)
-    from mlpack.builders.builder import OciBuilder
-
-    return OciBuilder()
+    return None
 
 
 def _acr(place: str, base_at: Reference | None) -> Builder:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from mlpack.cli import options, output
+
+if TYPE_CHECKING:
+    from mlpack.api.push import Pushed
 
 
 @options.command(
@@ -35,7 +40,12 @@ def push(release: str, to: str | None) -> None:
     place = Reference.parse(to) if to else None
     with output.progress("pushing") as advance:
         pushed = send(options.project(), options.registries(), release, to=place, advance=advance)
+    say(pushed)
+    output.answer(pushed.to_json(), str(pushed.reference))
+
+
+def say(pushed: Pushed) -> None:
+    """Say what moved; ``mlpack build --push`` does, too."""
     if pushed.replaced:
         output.note(f"tag {pushed.tagged.tag} was {pushed.replaced} before")
     output.note(f"{pushed.tagged}: {output.moved(pushed.copied, pushed.counted)}")
-    output.answer(pushed.to_json(), str(pushed.reference))

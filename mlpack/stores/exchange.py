@@ -55,7 +55,9 @@ class Request:
     method: str
     url: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    body: bytes | Body = field(default=b"", repr=False)
+    body: bytes | Body | Iterator[bytes] = field(default=b"", repr=False)
+    """An iterator is of unknown length (chunked) and cannot be sent again."""
+
     again: bool = True
     """Whether it may be sent again without looking at what the first attempt did."""
 

@@ -12,7 +12,7 @@ import re
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import cached_property
@@ -139,7 +139,9 @@ class Client:
         parts = urlsplit(request.url)
         self._check(request, parts.scheme, parts.hostname or "", parts.netloc)
         headers = {"Host": parts.netloc, "User-Agent": _AGENT, **request.headers}
-        if request.body or request.method in {"POST", "PUT", "PATCH"}:
+        if not isinstance(request.body, Sized):
+            headers["Transfer-Encoding"] = "chunked"
+        elif len(request.body) or request.method in {"POST", "PUT", "PATCH"}:
             headers["Content-Length"] = str(len(request.body))
         pool = self._plain if parts.scheme == "http" else self._tls()
         waits = {"connect": self.limits.connect, "read": self.limits.read}

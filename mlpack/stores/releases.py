@@ -14,6 +14,7 @@ from mlpack.model.version import SCORING, ModelVersion, version_order
 from mlpack.oci import descriptor as media
 from mlpack.oci.compression import PACKING, OpenFile
 from mlpack.oci.descriptor import Descriptor
+from mlpack.oci.digest import Digest, Hashed, Writable
 from mlpack.oci.image import Image, Layer
 from mlpack.oci.index import Index, build_index
 from mlpack.oci.layer import write_layer
@@ -65,13 +66,33 @@ def model_files(layout: LayoutStore, model: ModelVersion) -> tuple[list[Entry], 
     return [Entry(path, size=each.size) for path, each in files.items()], open_file
 
 
-def write_model_layer(layout: LayoutStore, model: ModelVersion) -> Layer:
-    """Write the one layer a release adds."""
+def write_model_layer(layout: LayoutStore, model: ModelVersion, copy: Writable | None) -> Layer:
+    """Write the one layer a release adds, and each piece of it to ``copy`` as well."""
     entries, open_file = model_files(layout, model)
     with layout.stage() as out:
-        layer = write_layer(entries, open_file, out)
+        layer = write_layer(entries, open_file, _Both(out, copy) if copy else out)
         out.commit(layer.descriptor)
     return layer
+
+
+class _Both:
+    """What is written goes to ``copy``, too."""
+
+    def __init__(self, out: Hashed, copy: Writable) -> None:
+        self._out = out
+        self._copy = copy
+
+    def write(self, data: bytes, /) -> None:
+        self._copy.write(data)
+        self._out.write(data)
+
+    @property
+    def digest(self) -> Digest:
+        return self._out.digest
+
+    @property
+    def size(self) -> int:
+        return self._out.size
 
 
 def keep_release(

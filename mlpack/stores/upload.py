@@ -189,7 +189,7 @@ def location(request: Request, response: Response) -> str:
     """Where an upload goes on; it may be relative."""
     found = response.headers.get("location", "")
     if not found:
-        if request.method == "GET":
+        if request.method in {"PATCH", "GET"}:
             return request.url
         raise RegistryError(f"{request}: the registry does not say where to upload to")
     return urljoin(request.url, found)

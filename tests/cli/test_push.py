@@ -6,6 +6,7 @@ import base64
 import gzip
 import io
 import json
+import os
 import subprocess
 import tarfile
 import uuid
@@ -75,6 +76,49 @@ def wire(document: dict[str, object]) -> tuple[int, int]:
     counted = document["wire"]
     assert isinstance(counted, dict)
     return counted["requests"], counted["sent"] + counted["received"]
+
+
+def test_a_release_is_built_and_pushed_in_one_go(
+    tmp_path: Path, project: Project, registry: Registry
+) -> None:
+    """A large layer is sent while it is made, a small one after; nothing goes twice."""
+    weights = tmp_path / "big" / "weights.bin"
+    weights.parent.mkdir()
+    weights.write_bytes(os.urandom(5_000_000))
+    assert (
+        run("-C", str(project.root), "register", str(weights.parent), "--name", "fan").exit_code
+        == 0
+    )
+    to = place(registry)
+    for version, size in (("fan:3", 5_000_000), ("fan:2", 0)):
+        made = mlpack(project, "build", version, "--to", to)
+        pushed = made["pushed"]
+        assert isinstance(pushed, dict)
+        assert pushed["reference"] == f"{to}@{made['digest']}"
+        layer = made["layer"]
+        assert isinstance(layer, dict)
+        assert layer["digest"] in {each["digest"] for each in pushed["sent"]}
+        assert layer["digest"] not in pushed["present"]
+        assert size <= pushed["wire"]["sent"] < size + 40_000
+        pulled = subprocess.run(
+            ["skopeo", "inspect", "--tls-verify=false", f"docker://{pushed['reference']}"],
+            check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        assert layer["digest"] in json.loads(pulled.stdout)["Layers"]
+    again = mlpack(project, "build", "fan:3", "--to", to)["pushed"]
+    assert isinstance(again, dict)
+    assert again["sent"] == []
+    assert again["wire"]["sent"] < 3_000
+
+
+def test_a_push_that_has_nowhere_to_go_builds_nothing(project: Project) -> None:
+    settings = project.root / "mlpack.toml"
+    settings.write_text(settings.read_text().replace("repository =", "# repository ="))
+    model = tiny_onnx(project.root / "3.onnx", bias=3)
+    assert run("-C", str(project.root), "register", str(model), "--name", "fan").exit_code == 0
+    refused = failing(project, "build", "fan:3", "--push")
+    assert "it is not said where to push" in refused.stderr
+    assert "fan-3" not in project.layout.tags()
 
 
 def test_a_release_is_pushed_once(project: Project, registry: Registry) -> None:

@@ -141,9 +141,12 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None: ...
 
     def do_GET(self) -> None:
+        headers = dict(self.headers.items())
+        if "Transfer-Encoding" in self.headers:
+            self._join_chunks()
         size = int(self.headers.get("Content-Length") or 0)
         named = f"{self.command} {self.path}"
-        seen = Seen(self.command, self.path, dict(self.headers.items()), size)
+        seen = Seen(self.command, self.path, headers, size)
         with self.server.lock:
             self.server.seen.append(seen)
             fault = next((each for each in self.server.faults if each.hits(named)), None)
@@ -154,8 +157,27 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_GET
 
+    def _join_chunks(self) -> None:
+        """Take a body of unknown length, and go on as if its length had been said."""
+        body = bytearray()
+        while size := int(self.rfile.readline() or b"0", 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        del self.headers["Transfer-Encoding"]
+        self.headers["Content-Length"] = str(len(body))
+        self.body = io.BytesIO(body)
+
+    body: io.BytesIO | None = None
+
+    def _take(self, size: int) -> bytes:
+        if self.body is None:
+            return self.rfile.read(size)
+        taken, self.body = self.body.read(size), None
+        return taken
+
     def _give_token(self, size: int) -> None:
-        self.rfile.read(size)
+        self._take(size)
         with self.server.lock:
             self.server.scopes.append(parse_qs(urlsplit(self.path).query).get("scope", []))
             token = f"token-{len(self.server.scopes)}"
@@ -171,7 +193,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.valid[token] = left - 1
         if left > 0:
             return True
-        self.rfile.read(size)
+        self._take(size)
         realm = f'Bearer realm="http://{self.server.host}/token",service="tests"'
         self._say(401, b"{}", {"WWW-Authenticate": realm})
         return False
@@ -181,20 +203,20 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.gather.wait()
         kind = fault.kind if fault else ""
         if fault and kind == "status":
-            self.rfile.read(size)
+            self._take(size)
             self._say(
                 fault.status, b'{"errors":[{"code":"UNKNOWN","message":"no"}]}', fault.headers
             )
         elif fault and kind == "redirect":
-            self.rfile.read(size)
+            self._take(size)
             self._say(307, b"", {"Location": fault.place + self.path})
         elif fault and kind == "huge":
             self._huge()
         elif fault and kind == "cut-request":
-            self._forward(self.rfile.read(int(size * fault.at)), size)
+            self._forward(self._take(int(size * fault.at)), size)
             self._hang_up()
         else:
-            self._answer(fault, self._forward(self.rfile.read(size), size))
+            self._answer(fault, self._forward(self._take(size), size))
 
     def _forward(self, body: bytes, size: int) -> http.client.HTTPResponse | None:
         """Pass a request on; one with less body than it declares is cut off there."""
