@@ -95,7 +95,7 @@ def _open_part(path: Path) -> BinaryIO:
     while True:
         part = path.open("a+b")
         fcntl.flock(part, fcntl.LOCK_EX)
-        if path.exists() and path.samefile(f"/proc/self/fd/{part.fileno()}"):
+        if path.exists() and os.path.samestat(os.fstat(part.fileno()), path.stat()):
             part.seek(0, os.SEEK_END)
             return part
         # Whoever had the lock gave it its name, or removed it.

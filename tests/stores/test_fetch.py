@@ -1,0 +1,267 @@
+"""Downloads of known files from a server that breaks off, knows no ranges, or has other bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import io
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mlpack.stores.base import Corrupt
+from mlpack.stores.exchange import Refused, Unreachable
+from mlpack.stores.fetch import KnownFile, Shown, fetch
+from mlpack.stores.http import ATTEMPTS, Client
+
+CONTENT = bytes(range(256)) * 4000
+HALF = len(CONTENT) // 2
+
+
+class Host(http.server.ThreadingHTTPServer):
+    """A web server for one file, with the faults a test asks for."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.content = CONTENT
+        self.ranges = True
+        self.most = len(CONTENT)
+        """Bytes after which an answer breaks off."""
+        self.breaks = 0
+        """How many answers break off."""
+        self.status = 0
+        """Answers this instead."""
+        self.shift = 0
+        """Where a range begins that is not where it was asked to."""
+        self.declares = True
+        self.asked: list[str] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/model.onnx"
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    server: Host
+
+    def do_GET(self) -> None:
+        host = self.server
+        asked = self.headers.get("Range", "")
+        host.asked.append(asked)
+        if host.status:
+            self.send_error(host.status)
+            return
+        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and host.ranges else 0
+        body = host.content[start + host.shift :] if start else host.content
+        self.send_response(206 if start else 200)
+        if start:
+            first, total = start + host.shift, len(host.content)
+            self.send_header("Content-Range", f"bytes {first}-{total - 1}/{total}")
+        if host.declares:
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if host.breaks:
+            host.breaks -= 1
+            body = body[: host.most]
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    with Host() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    found = Client(sleep=lambda _: None)
+    yield found
+    found.close()
+
+
+def known(*hosts: Host, content: bytes = CONTENT) -> KnownFile:
+    digest = hashlib.sha256(content).hexdigest()
+    urls = tuple(each.url for each in hosts)
+    return KnownFile(urls=urls, size=len(content), sha256=digest)
+
+
+def part(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part")
+
+
+def test_a_file_is_downloaded_once(host: Host, client: Client, tmp_path: Path) -> None:
+    path = tmp_path / "model" / "model.onnx"
+    seen: list[int] = []
+    assert fetch(known(host), path, client=client, progress=seen.append)
+    assert path.read_bytes() == CONTENT
+    assert seen == sorted(seen)
+    assert seen[-1] == len(CONTENT)
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert not fetch(known(host), path, client=client)
+    assert host.asked == [""]
+    assert [each.name for each in path.parent.iterdir()] == ["model.onnx"]
+
+
+def test_a_connection_that_breaks_off_is_taken_up_where_it_did(
+    host: Host, client: Client, tmp_path: Path
+) -> None:
+    host.breaks, host.most = 2, 300_000
+    fetch(known(host), tmp_path / "f", client=client)
+    assert (tmp_path / "f").read_bytes() == CONTENT
+    assert host.asked == ["", "bytes=300000-", "bytes=600000-"]
+
+
+def test_a_broken_off_answer_of_unknown_length_is_noticed(
+    host: Host, client: Client, tmp_path: Path
+) -> None:
+    host.declares, host.breaks, host.most = False, 1, 300_000
+    fetch(known(host), tmp_path / "f", client=client)
+    assert (tmp_path / "f").read_bytes() == CONTENT
+
+
+def test_the_next_run_goes_on_where_the_last_one_ended(
+    host: Host, client: Client, tmp_path: Path
+) -> None:
+    host.breaks, host.most = 100, 0
+    part(tmp_path / "f").write_bytes(CONTENT[:HALF])
+    with pytest.raises(Unreachable) as caught:
+        fetch(known(host), tmp_path / "f", client=client)
+    assert "by other means" in caught.value.hint
+    assert len(host.asked) == ATTEMPTS
+    assert part(tmp_path / "f").read_bytes() == CONTENT[:HALF]
+    assert not (tmp_path / "f").exists()
+    host.breaks = 0
+    fetch(known(host), tmp_path / "f", client=client)
+    assert host.asked[-1] == f"bytes={HALF}-"
+    assert (tmp_path / "f").read_bytes() == CONTENT
+    assert not part(tmp_path / "f").exists()
+
+
+def test_a_server_without_ranges_sends_all_again(
+    host: Host, client: Client, tmp_path: Path
+) -> None:
+    host.ranges = False
+    part(tmp_path / "f").write_bytes(CONTENT[:HALF])
+    fetch(known(host), tmp_path / "f", client=client)
+    assert (tmp_path / "f").read_bytes() == CONTENT
+
+
+def test_wrong_bytes_from_before_are_downloaded_again(
+    host: Host, client: Client, tmp_path: Path
+) -> None:
+    part(tmp_path / "f").write_bytes(b"x" * HALF)
+    fetch(known(host), tmp_path / "f", client=client)
+    assert (tmp_path / "f").read_bytes() == CONTENT
+    assert host.asked == [f"bytes={HALF}-", ""]
+
+
+def test_more_than_there_can_be_from_before_is_thrown_away(
+    host: Host, client: Client, tmp_path: Path
+) -> None:
+    part(tmp_path / "f").write_bytes(CONTENT + b"x")
+    fetch(known(host), tmp_path / "f", client=client)
+    assert (tmp_path / "f").read_bytes() == CONTENT
+
+
+def test_other_bytes_are_refused_and_what_was_there_stays(
+    host: Host, client: Client, tmp_path: Path
+) -> None:
+    host.content = CONTENT[:-1] + b"x"
+    (tmp_path / "f").write_bytes(b"mine")
+    with pytest.raises(Corrupt, match="has other bytes: sha256 "):
+        fetch(known(host), tmp_path / "f", client=client)
+    assert [each.name for each in tmp_path.iterdir()] == ["f"]
+    assert (tmp_path / "f").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("declares", [True, False])
+def test_a_pointer_instead_of_the_file_is_refused(
+    host: Host, client: Client, tmp_path: Path, declares: bool
+) -> None:
+    host.content, host.declares = b"version https://git-lfs.github.com/spec/v1\n", declares
+    with pytest.raises((Corrupt, Unreachable), match=r"another file|ended after 4\d of"):
+        fetch(known(host), tmp_path / "f", client=client)
+    assert not (tmp_path / "f").exists()
+
+
+def test_a_longer_file_is_refused_before_all_of_it_came(
+    host: Host, client: Client, tmp_path: Path
+) -> None:
+    host.content, host.declares = CONTENT * 2, False
+    with pytest.raises(Corrupt, match="more than"):
+        fetch(known(host), tmp_path / "f", client=client)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_range_that_was_not_asked_for_is_refused(
+    host: Host, client: Client, tmp_path: Path
+) -> None:
+    host.shift = 1
+    part(tmp_path / "f").write_bytes(CONTENT[:HALF])
+    with pytest.raises(Corrupt, match=f"from {HALF} and sent others"):
+        fetch(known(host), tmp_path / "f", client=client)
+
+
+def test_a_missing_file_is_named(host: Host, client: Client, tmp_path: Path) -> None:
+    host.status = 404
+    with pytest.raises(Refused, match="answers 404") as caught:
+        fetch(known(host), tmp_path / "f", client=client)
+    assert host.url in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_next_address_goes_on_with_the_first_one_s_bytes(
+    host: Host, client: Client, tmp_path: Path
+) -> None:
+    host.breaks, host.most = 100, 0
+    part(tmp_path / "f").write_bytes(CONTENT[:HALF])
+    with Host() as second:
+        thread = threading.Thread(target=second.serve_forever, args=(0.01,))
+        thread.start()
+        fetch(known(host, second), tmp_path / "f", client=client)
+        second.shutdown()
+        thread.join()
+        assert second.asked == [f"bytes={HALF}-"]
+    assert (tmp_path / "f").read_bytes() == CONTENT
+
+
+def test_two_at_once_download_it_once(host: Host, tmp_path: Path) -> None:
+    found: list[bool] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(fetch(known(host), tmp_path / "f")))
+        for _ in range(4)
+    ]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert sorted(found) == [False, False, False, True]
+    assert host.asked == [""]
+    assert [each.name for each in tmp_path.iterdir()] == ["f"]
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_for_terminals(host: Host) -> None:
+    terminal, file = _Terminal(), io.StringIO()
+    for out in (terminal, file):
+        show = Shown(known(host), out)
+        for done in (0, HALF, HALF + 1, len(CONTENT)):
+            show(done)
+    assert file.getvalue() == ""
+    assert terminal.getvalue() == (
+        "\rmodel.onnx: 0 % of 1,024,000 bytes\rmodel.onnx: 50 % of 1,024,000 bytes"
+        "\rmodel.onnx: 100 % of 1,024,000 bytes\n"
+    )
