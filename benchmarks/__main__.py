@@ -1,18 +1,23 @@
-"""``python -m benchmarks``: everything, one after the other, on an otherwise idle machine."""
+"""``python -m benchmarks [NAME…]``: all of them, or those named; on an otherwise idle machine."""
 
 from __future__ import annotations
 
+import importlib
+import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import builders, layer, prediction, publish, startup
+NAMES = ("startup", "layer", "publish", "builders", "graft", "prediction")
 
 
 def main() -> None:
-    """Run every benchmark in a folder of its own."""
-    for benchmark in (startup, layer, publish, builders, prediction):
+    """Run each benchmark in a folder of its own."""
+    wanted = sys.argv[1:] or NAMES
+    if unknown := ", ".join(set(wanted) - set(NAMES)):
+        sys.exit(f"error: no benchmark is called {unknown}\nhint: there is {', '.join(NAMES)}")
+    for name in wanted:
         with tempfile.TemporaryDirectory(prefix="mlpack-bench-") as folder:
-            benchmark.main(Path(folder))
+            importlib.import_module(f"benchmarks.{name}").main(Path(folder))
 
 
 if __name__ == "__main__":

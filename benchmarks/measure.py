@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+from mlpack.base.python import find_uv
 
 RUNS = 7
 
@@ -46,6 +50,19 @@ def once(case: Case) -> Run:
     if process.returncode:
         raise SystemExit(f"{case.name} failed:\n{said}")
     return Run(time.perf_counter() - start, usage.ru_utime + usage.ru_stime)
+
+
+def installed(folder: Path) -> Path:
+    """mlpack as a user installs it: without what only developers have, byte code compiled."""
+    place = folder / "installed"
+    uv = find_uv()
+    checkout = Path(__file__).parents[1]
+    subprocess.run([uv, "venv", "-q", "--python", sys.executable, str(place)], check=True)
+    subprocess.run(
+        [uv, "pip", "install", "-q", "--compile-bytecode", "--python", str(place), str(checkout)],
+        check=True,
+    )
+    return place / "bin" / "mlpack"
 
 
 def interleaved(cases: Sequence[Case], runs: int = RUNS) -> dict[str, list[Run]]:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
-from benchmarks.measure import Case, interleaved, report
+from benchmarks.measure import Case, installed, interleaved, report
 from tests.support import make_project
-
-MLPACK = [sys.executable, "-m", "mlpack"]
 
 
 def main(folder: Path) -> None:
@@ -19,12 +16,14 @@ def main(folder: Path) -> None:
     model = folder / "model"
     model.mkdir()
     (model / "weights.bin").write_bytes(os.urandom(6000))
-    here = [*MLPACK, "-C", str(project.root)]
+    mlpack = installed(folder)
+    python = str(mlpack.with_name("python"))
+    here = [str(mlpack), "-C", str(project.root)]
     subprocess.run([*here, "register", str(model)], check=True, capture_output=True)
     cases = [
-        Case("python -c pass", [sys.executable, "-c", "pass"]),
-        Case("python -c 'import click'", [sys.executable, "-c", "import click"]),
-        Case("mlpack --help", [*MLPACK, "--help"]),
+        Case("python -c pass", [python, "-c", "pass"]),
+        Case("python -c 'import click'", [python, "-c", "import click"]),
+        Case("mlpack --help", [str(mlpack), "--help"]),
         Case("mlpack build, 6 KB model", [*here, "build", "fan"]),
     ]
     report("start-up (whole process)", cases, interleaved(cases, runs=15))
