@@ -102,8 +102,8 @@ def tensor(value: object) -> Floats:
     """The pixels of a request, as [N, 1, 64, 64]."""
     try:
         found = np.asarray(value)
-    except ValueError:
-        found = np.empty(0)
+    except ValueError as error:
+        raise BadRequest("the lists in data are not all of one length", field="data") from error
     if found.dtype.kind not in "iuf":
         raise BadRequest("data holds something that is not a number", field="data")
     if found.ndim == 2:
