@@ -15,7 +15,7 @@ from queue import Empty, Full, Queue
 from mlpack.errors import MlpackError
 from mlpack.oci.descriptor import Descriptor
 from mlpack.stores.exchange import Request
-from mlpack.stores.upload import Repository, location
+from mlpack.stores.upload import Repository, closing, forget, location
 
 _PIECE = 256 * 1024
 _AHEAD = 16
@@ -51,10 +51,8 @@ class Stream:
         self._sender.join()
         if not self._filled:
             return False
-        separator = "&" if "?" in self._location else "?"
-        url = f"{self._location}{separator}digest={target.digest}"
+        request = Request(method="PUT", url=closing(self._location, target), again=False)
         try:
-            request = Request(method="PUT", url=url, again=False)
             with self._repository.send(request) as response:
                 kept = response.status in {201, 204}
         except MlpackError:
@@ -68,11 +66,7 @@ class Stream:
         self._over.set()
         self._sender.join()
         place, self._location = self._location, ""
-        if place:
-            try:
-                self._repository.send(Request(method="DELETE", url=place, again=False)).close()
-            except MlpackError:
-                return
+        forget(self._repository, place)
 
     def _put(self, piece: bytes) -> None:
         while not self._over.is_set():

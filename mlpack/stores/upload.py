@@ -107,13 +107,9 @@ class Upload:
             done = now
 
     def cancel(self) -> None:
-        """Tell the registry to forget it; it would by itself, some day."""
-        if self._location:
-            place, self._location = self._location, ""
-            try:
-                self._repository.send(Request(method="DELETE", url=place, again=False)).close()
-            except RegistryError:
-                return
+        """Have the registry forget it."""
+        place, self._location = self._location, ""
+        forget(self._repository, place)
 
     def _open(self) -> str:
         request = Request(method="POST", url=self._repository.uploads)
@@ -123,13 +119,12 @@ class Upload:
             return location(request, response)
 
     def _request(self, done: int) -> Request:
-        separator = "&" if "?" in self._location else "?"
         headers = {"Content-Type": "application/octet-stream"}
         if done:
             headers["Content-Range"] = f"{done}-{self._target.size - 1}"
         return Request(
             method="PUT",
-            url=f"{self._location}{separator}digest={self._target.digest}",
+            url=closing(self._location, self._target),
             headers=headers,
             body=_Rest(self._source, done, self._target.size),
             again=False,
@@ -183,6 +178,20 @@ class _Rest:
                 # Before the last piece leaves: a source that goes on is not the blob.
                 self._source.read(1)
             yield piece
+
+
+def closing(place: str, target: Descriptor) -> str:
+    """The address that ends the upload at ``place``."""
+    return f"{place}{'&' if '?' in place else '?'}digest={target.digest}"
+
+
+def forget(repository: Repository, place: str) -> None:
+    """Tell the registry to forget the upload at ``place``, if any; it would by itself, some day."""
+    if place:
+        try:
+            repository.send(Request(method="DELETE", url=place, again=False)).close()
+        except RegistryError:
+            return
 
 
 def location(request: Request, response: Response) -> str:
