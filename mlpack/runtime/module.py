@@ -32,6 +32,7 @@ _JSON = {
     "application/x-www-form-urlencoded",
 }
 _BINARY = {tensors.OCTETS, tensors.NPY, *images.TYPES}
+_LARGE = 256 * 1024
 _RECOVERY_SECONDS = 1.0
 """After an interrupt, for the script to end, before the module counts as hung."""
 
@@ -130,7 +131,7 @@ class Module:
 
         Raises a :class:`Problem`.
         """
-        job = await self._run(partial(self._job, payload))
+        job = await self._run(partial(self._job, payload), len(payload.content))
         return _answer(job, payload)
 
     async def infer(self, given: Mapping[str, Array]) -> Mapping[str, object]:
@@ -154,7 +155,20 @@ class Module:
         self._settle(job)
         return _answer(job, payload)
 
-    async def _run(self, make: Callable[[Callable[[Job], None]], Job]) -> Job:
+    def configure(self, properties: Mapping[str, object]) -> None:
+        """Hand a device twin's desired properties to the scorer, and wait until it took them.
+
+        Raises a :class:`Problem` whose message is the scorer's where it refuses them.
+        """
+        finished: futures.Future[Job] = futures.Future()
+        self._worker.submit(Job(finished.set_result, partial(self.scorer.configure, properties)))
+        error = finished.result().error
+        if isinstance(error, Problem):
+            raise error
+        if error is not None:
+            raise Failed(f"configure() failed: {error!r}") from error
+
+    async def _run(self, make: Callable[[Callable[[Job], None]], Job], size: int = 0) -> Job:
         """Queue the job that ``make`` makes and wait for it, as long as the timeout says."""
         loop = asyncio.get_running_loop()
         if self._outbox is None or self._outbox.loop is not loop:
@@ -162,9 +176,11 @@ class Module:
         finished: asyncio.Future[Job] = loop.create_future()
         with self._counting_refusals():
             self._worker.require_room()
-            job = make(partial(self._outbox.put, finished))
+            done = partial(self._outbox.put, finished)
+            # Parsing a large request must not keep the others from being read.
+            job = make(done) if size < _LARGE else await loop.run_in_executor(None, make, done)
             self._worker.submit(job)
-            late = loop.call_later(self.settings.timeout, _expire, finished, self._late())
+            late = loop.call_later(self.settings.timeout, self._expire, finished)
             try:
                 await finished
             except (Late, asyncio.CancelledError):
@@ -226,6 +242,10 @@ class Module:
     def _picture(self, content: bytes, kind: str) -> object:
         return self.scorer.run_image(images.open_image(content, kind, self.settings.max_pixels))
 
+    def _expire(self, finished: asyncio.Future[Job]) -> None:
+        if not finished.done():
+            finished.set_exception(self._late())
+
     def _late(self) -> Late:
         return Late(f"scoring took longer than {self.settings.timeout:g} seconds")
 
@@ -277,11 +297,6 @@ class _Outbox:
             future, job = self._finished.popleft()
             if not future.done():
                 future.set_result(job)
-
-
-def _expire(finished: asyncio.Future[Job], late: Late) -> None:
-    if not finished.done():
-        finished.set_exception(late)
 
 
 def _answer(job: Job, payload: Payload) -> object:

@@ -126,6 +126,7 @@ class OnnxScorer:
     ranges: Mapping[str, tuple[float, float, float]] = {}
     images = False
     tensors = True
+    prediction: tuple[str, ...] = ()
     generic = True
     raw = False
 
@@ -133,6 +134,9 @@ class OnnxScorer:
         self._model = open_model(path, threads)
         self.signature = self._model.signature
         self.batches = _joinable(self.signature)
+
+    def configure(self, properties: Mapping[str, object]) -> None:
+        """A model alone has nothing to set."""
 
     def run(self, payload: Payload) -> object:
         """The outputs as JSON values, of tensors in JSON."""
@@ -162,18 +166,14 @@ def find_onnx(folder: Path) -> Path:
 
 
 def _joinable(signature: Signature) -> bool:
-    """Whether every tensor's first dimension is free, as that of a batch is."""
-    both = (*signature.inputs, *signature.outputs)
-    return (
-        bool(both)
-        and all(
-            # Sequences and maps of classifiers have one element for each row, and no shape.
-            not each.shape or not isinstance(each.shape[0], int)
-            for each in both
-            if each.dtype is None or each.shape
-        )
-        and all(each.shape for each in signature.inputs)
-    )
+    """Whether the first dimension of every tensor is free, as that of a batch is.
+
+    Sequences of maps, as classifiers give them, have one element for each row.
+    """
+    free = [bool(each.shape) and not isinstance(each.shape[0], int) for each in signature.inputs]
+    given = [each for each in signature.outputs if each.dtype is not None]
+    free += [bool(each.shape) and not isinstance(each.shape[0], int) for each in given]
+    return bool(signature.inputs) and all(free)
 
 
 def _tensors(listed: list[Any]) -> tuple[Tensor, ...]:

@@ -24,7 +24,7 @@ from .body import read_body as read_body
 if TYPE_CHECKING:
     from ..module import Module
 
-_METHODS = ["GET", "OPTIONS", "POST"]
+_METHODS = ("GET", "OPTIONS", "POST")
 _MOST_ID = 100
 """Characters of a request's id, as Azure ML's server allows."""
 
@@ -38,8 +38,10 @@ def routes(module: Module) -> list[Route]:
         kind, text = exposition(module, request.headers.get("accept", ""))
         return Response(text, media_type=kind, headers={"content-type": kind})
 
+    # A script may read arguments from the address; a model alone has no use for them.
+    methods = [each for each in _METHODS if each != "GET" or not module.scorer.generic]
     return [
-        Route("/score", Score(module), methods=_METHODS),
+        Route("/score", Score(module), methods=methods),
         Route("/metrics", metrics, methods=["GET"]),
     ]
 
