@@ -52,6 +52,8 @@ def to_array(value: object, expected: Tensor, field: str | None = None) -> Array
             found = np.asarray(value)
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
             raise BadRequest(f"the values do not fit {expected} ({error})", field=field) from error
+        if mixes_truth(value, found):
+            raise BadRequest(f"the values do not fit {expected}: not all are numbers", field=field)
         array = _convert(found, dtype, expected, field)
     return _fitting(array, expected, field)
 
@@ -185,6 +187,13 @@ def to_npy(array: Array) -> bytes:
     file = io.BytesIO()
     npy.write_array(file, array, allow_pickle=False)
     return file.getvalue()
+
+
+def mixes_truth(value: object, array: Array) -> bool:
+    """Whether true or false stand among the numbers of ``value``, which numpy makes 1 or 0 of."""
+    if array.dtype.kind not in "iuf" or not ((array == 0) | (array == 1)).any():
+        return False
+    return any(type(each) is bool for each in np.asarray(value, dtype=object).flat)
 
 
 def plain(value: object) -> object:

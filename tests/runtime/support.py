@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +23,13 @@ import json
 FIELDS = {"rotation": (400, 800, 600), "temperature": (20, 60, 35.5), "a_b": (0, 300, 120)}
 def init(): pass
 def run(data):
-    total = sum(json.loads(data)["params"])
+    request = json.loads(data)
+    numbers = request.get("params") if isinstance(request, dict) else None
+    if not isinstance(numbers, list) or not all(type(n) in (int, float) for n in numbers):
+        raise ValueError("params is not a list of three numbers")
+    if len(numbers) != len(FIELDS):
+        raise ValueError("params is not a list of three numbers")
+    total = sum(numbers)
     return {"fault": "1" if total > 1000 else "0", "probability": min(1.0, total / 2000)}
 """
 """A script with numbers to fill in; a fault is where they are high."""
@@ -75,3 +86,39 @@ def ask(
             return await client.request(method, path, content=content, headers=headers)
 
     return asyncio.run(send())
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """The release in ``folder`` in a process of its own; its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {
+        **os.environ,
+        "AML_APP_ROOT": str(folder),
+        "MLPACK_HOST": "127.0.0.1",
+        "MLPACK_PORT": str(port),
+    }
+    with (folder / "log.txt").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlpack.runtime"], env=environment, stdout=log, stderr=log
+        )
+    try:
+        _wait(process, port, folder / "log.txt")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            return
+        except OSError:
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)

@@ -109,6 +109,8 @@ def test_any_tensor_comes_back_from_its_bytes(array: Array, offset: int) -> None
         ({"data": [1, 2, 3, "4"]}, "what is not FP32"),
         ({"data": ["1", "2", "3", "4"]}, "what is not FP32"),
         ({"data": [True, True, True, True]}, "what is not FP32"),
+        ({"data": [1, 2, 3, True]}, "what is not FP32"),
+        ({"data": [[1, 2.5, 3, False]]}, "what is not FP32"),
         ({"data": [1, 2, 3, None]}, "what is not FP32"),
         ({"data": [1, 2, 3, 1e39]}, "does not fit FP32"),
         ({"data": [1, 2, 3, 2**63]}, None),

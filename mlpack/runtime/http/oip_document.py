@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from ..signature import Signature, Tensor
 from .oip_messages import JSON_LENGTH
 from .oip_tensors import DTYPES, KINDS
-from .schemas import BYTES, TEXT, TRUTH, Schema, answer, get, list_of, ref, shape_of
+from .schemas import BYTES, TEXT, TRUTH, Schema, answer, example, get, list_of, ref, shape_of
 
 _SIZE: Schema = {"type": "integer", "minimum": 0}
 _NAMES: Schema = {"type": "string", "enum": list(DTYPES)}
@@ -74,7 +74,10 @@ def protocol_schemas(signature: Signature | None) -> Mapping[str, Schema]:
         ),
         "Parameters": _parameters(),
         "TensorData": _tensor_data(),
-        "InferRequest": shape_of(request, optional=("id", "parameters", "outputs")),
+        "InferRequest": {
+            **shape_of(request, optional=("id", "parameters", "outputs")),
+            **_example(inputs),
+        },
         "InferAnswer": _infer_answer(),
     }
 
@@ -98,6 +101,20 @@ def _infer(operation: str) -> Mapping[str, object]:
             "200": {"description": "The outputs.", "content": result, "headers": headers}
         },
     }
+
+
+def _example(inputs: Sequence[Tensor]) -> Schema:
+    given = [
+        {
+            "name": each.name,
+            "datatype": KINDS[each.kind],
+            "shape": [size if isinstance(size, int) else 1 for size in each.shape],
+            "data": data if isinstance(data, list) else [data],
+        }
+        for each in inputs
+        if (data := example(each)) is not None
+    ]
+    return {"example": {"inputs": given}} if given and len(given) == len(inputs) else {}
 
 
 def _infer_answer() -> Schema:

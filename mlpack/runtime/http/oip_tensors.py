@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..problems import BadRequest
+from ..tensors import mixes_truth
 
 Array = npt.NDArray[np.generic]
 
@@ -131,6 +132,8 @@ def _numbers(data: list[object], datatype: str) -> Array:
         raise BadRequest(f"data is not a table of {datatype}: its rows differ") from error
     if array.size == 0:
         return array.astype(dtype)
+    if mixes_truth(data, array):
+        raise BadRequest(f"data holds what is not {datatype}")
     if array.dtype.kind not in _FROM[dtype.kind]:
         array = _whole_numbers(data, datatype)
     with np.errstate(over="ignore"):

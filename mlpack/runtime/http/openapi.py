@@ -35,6 +35,11 @@ _REFUSALS = {
     "500": "Scoring failed; the module's log says more.",
     "504": "Scoring took longer than MLPACK_TIMEOUT seconds.",
 }
+_QUERY = {
+    "name": "arguments",
+    "in": "query",
+    "schema": {"type": "object", "additionalProperties": True},
+}
 _BUSY = "The queue is full, or the module is stopping: try again after Retry-After seconds."
 
 
@@ -59,7 +64,7 @@ def describe(identity: Identity, scorer: Scorer) -> Mapping[str, object]:
         "info": {"title": identity.name, "version": identity.version, "description": about},
         "paths": {
             "/": {"get": _health()},
-            "/score": {"post": _score(scorer)},
+            "/score": _score(scorer),
             "/metrics": {"get": get("metrics", "Figures for Prometheus.", text=True)},
             "/swagger.json": {"get": _document()},
             **protocol_paths(identity.name, identity.version, refusals("ProtocolError")),
@@ -87,20 +92,40 @@ def refusals(schema: str) -> Mapping[str, object]:
 
 
 def _score(scorer: Scorer) -> Mapping[str, object]:
+    responses = {"200": answer("The result.", ref("ServiceOutput")), **refusals("Error")}
+    preflight = {"200": {"description": "Nothing."}} if not scorer.raw else responses
+    contents = {kind: {"schema": schema} for kind, schema in _kinds(scorer).items()}
+    found: dict[str, object] = {
+        "post": {
+            "operationId": "RunMLService",
+            "summary": "Score one request.",
+            # A script decides what it makes of an empty body.
+            "requestBody": {"required": _service_input(scorer) != ANY, "content": contents},
+            "responses": responses,
+        },
+        "options": {
+            "operationId": "ScoreOptions",
+            "summary": "Nothing, unless the script answers raw requests.",
+            "responses": {**refusals("Error"), **preflight},
+        },
+    }
+    if not scorer.generic:
+        found["get"] = {
+            "operationId": "RunMLServiceByQuery",
+            "summary": "Score the arguments of the address, which the script gets as JSON.",
+            "parameters": [_QUERY],
+            "responses": responses,
+        }
+    return found
+
+
+def _kinds(scorer: Scorer) -> Mapping[str, Schema]:
     kinds: dict[str, Schema] = {"application/json": ref("ServiceInput")}
     if scorer.tensors:
         kinds |= {"application/octet-stream": BYTES, "application/x-npy": BYTES}
     if scorer.images:
         kinds |= {"image/jpeg": BYTES, "image/png": BYTES}
-    return {
-        "operationId": "RunMLService",
-        "summary": "Score one request.",
-        "requestBody": {
-            "required": True,
-            "content": {kind: {"schema": schema} for kind, schema in kinds.items()},
-        },
-        "responses": {"200": answer("The result.", ref("ServiceOutput")), **refusals("Error")},
-    }
+    return kinds
 
 
 def _service_input(scorer: Scorer) -> Schema:

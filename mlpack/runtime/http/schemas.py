@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,6 +11,9 @@ from ..signature import Tensor
 from .oip_tensors import DTYPES, KINDS
 
 Schema = Mapping[str, object]
+
+_MOST_SHOWN = 64
+"""Elements of an example."""
 
 ANY: Schema = {"description": "Any JSON value: what the scoring script takes or gives."}
 NUMBER: Schema = {"type": "number"}
@@ -45,9 +49,14 @@ def element(datatype: str) -> Schema:
     dtype = np.dtype(DTYPES[datatype])
     if dtype.kind == "b":
         return TRUTH
+    if datatype == "FP64":
+        return NUMBER
     if dtype.kind == "f":
-        most = float(np.finfo(dtype).max)
-        return NUMBER if datatype == "FP64" else {**NUMBER, "minimum": -most, "maximum": most}
+        # All that rounds to a number of the type is taken.
+        about = np.finfo(dtype)
+        half_a_step = math.ldexp(1.0, about.maxexp - about.nmant - 2)
+        most = math.nextafter(float(about.max) + half_a_step, 0)
+        return {**NUMBER, "minimum": -most, "maximum": most}
     limits = np.iinfo(dtype)
     return {"type": "integer", "minimum": int(limits.min), "maximum": int(limits.max)}
 
@@ -70,15 +79,29 @@ def readings(fields: Sequence[str], ranges: Mapping[str, Sequence[float]]) -> Sc
         f"{each} (from {ranges[each][0]:g} to {ranges[each][1]:g})" if each in ranges else each
         for each in fields
     ]
-    return shape_of({"params": {**numbers, "description": f"In this order: {', '.join(told)}."}})
+    schema = shape_of({"params": {**numbers, "description": f"In this order: {', '.join(told)}."}})
+    usual = [ranges[each][2] if each in ranges else 0 for each in fields]
+    return {**schema, "example": {"params": usual}}
 
 
 def by_name(inputs: Sequence[Tensor]) -> Schema:
     """The tensors of a model by name; where it takes only one, also as ``data``."""
-    all_of_them = shape_of({each.name: nested(each) for each in inputs})
-    if len(inputs) != 1 or inputs[0].name == "data":
-        return all_of_them
-    return {"anyOf": [shape_of({"data": nested(inputs[0])}), all_of_them]}
+    schema = shape_of({each.name: nested(each) for each in inputs})
+    examples = {each.name: example(each) for each in inputs}
+    if len(inputs) == 1 and inputs[0].name != "data":
+        schema = {"anyOf": [shape_of({"data": nested(inputs[0])}), schema]}
+        examples = {"data": examples[inputs[0].name]}
+    return schema if None in examples.values() else {**schema, "example": examples}
+
+
+def example(tensor: Tensor) -> object:
+    """A small tensor of zeros as JSON has it; ``None`` for a large one, or one that JSON lacks."""
+    shape = [size if isinstance(size, int) else 1 for size in tensor.shape]
+    if tensor.kind not in KINDS or math.prod(shape) > _MOST_SHOWN:
+        return None
+    datatype = KINDS[tensor.kind]
+    zero = {"BYTES": "", "BOOL": False}.get(datatype, 0)
+    return np.full(shape, zero, dtype=object).tolist()
 
 
 def ref(name: str) -> Schema:
