@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +11,15 @@ from mlpack.api.push import describe
 from mlpack.errors import UsageError
 from mlpack.model.version import LATEST
 from mlpack.oci.descriptor import Descriptor
+from mlpack.oci.digest import Digest
 from mlpack.oci.reference import Reference
 from mlpack.stores.base import Store
+from mlpack.stores.carry import carry
 from mlpack.stores.copy import Copied, MountFrom, blobs, copy
 from mlpack.stores.layout import LayoutStore
 from mlpack.stores.project import Project
 from mlpack.stores.references import find_image
+from mlpack.stores.referrers import NotTaken
 from mlpack.stores.registries import Registries
 from mlpack.stores.registry import RegistryStore
 from mlpack.stores.wire import Counted
@@ -31,12 +35,15 @@ class Moved:
     target: Descriptor
     copied: Copied
     counted: Counted
+    record: Digest | None
+    """The identity record that went along, where it is a release and has one."""
 
     def to_json(self) -> dict[str, object]:
         """The document of ``mlpack --json copy``."""
         return {
             "reference": self.reference,
             "digest": str(self.target.digest),
+            "record": str(self.record) if self.record else None,
             **describe(self.copied, self.counted),
         }
 
@@ -48,6 +55,7 @@ def copy_image(
     target: str,
     *,
     advance: Callable[[int], None] = lambda _: None,
+    expect: Callable[[int], None] = lambda _: None,
 ) -> Moved:
     """Copy ``source`` (any image reference) to ``target`` (``oci:PATH[:TAG]`` or in a registry).
 
@@ -56,10 +64,12 @@ def copy_image(
     """
     found = find_image(project, source, registries=registries)
     store, name = open_target(target, registries)
-    mount = None
+    mount, record = None, None
     if isinstance(store, RegistryStore) and isinstance(found.store, RegistryStore):
         mount = _mount(found.store, store, found.target)
-    copied = copy(found.store, store, found.target, mount=mount, advance=advance)
+    copied = copy(found.store, store, found.target, mount=mount, advance=advance, expect=expect)
+    with suppress(NotTaken):
+        record = carry(found.store, store, found.target, new=bool(copied.sent))
     if name:
         store.tag(found.target, name)
     return Moved(
@@ -67,6 +77,7 @@ def copy_image(
         target=found.target,
         copied=copied,
         counted=registries.counted,
+        record=record,
     )
 
 

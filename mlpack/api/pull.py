@@ -10,8 +10,10 @@ from mlpack.errors import UsageError
 from mlpack.model.recipe import check_name, check_word
 from mlpack.model.version import LATEST, check_version
 from mlpack.oci.descriptor import Descriptor
+from mlpack.oci.digest import Digest
 from mlpack.oci.image import Image
 from mlpack.oci.reference import Reference
+from mlpack.stores.carry import carry
 from mlpack.stores.copy import Copied, copy
 from mlpack.stores.project import Project
 from mlpack.stores.references import find_image
@@ -34,6 +36,8 @@ class Pulled:
     target: Descriptor
     copied: Copied
     counted: Counted
+    record: Digest | None
+    """The release's identity record, where the registry has one."""
 
     def to_json(self) -> dict[str, object]:
         """The document of ``mlpack --json pull``."""
@@ -42,6 +46,7 @@ class Pulled:
             "name": self.name,
             "release": self.release or None,
             "digest": str(self.target.digest),
+            "record": str(self.record) if self.record else None,
             **describe(self.copied, self.counted),
         }
 
@@ -53,6 +58,7 @@ def pull(
     *,
     name: str = "",
     advance: Callable[[int], None] = lambda _: None,
+    expect: Callable[[int], None] = lambda _: None,
 ) -> Pulled:
     """Bring the image at ``place``, on all its platforms, into the project's store.
 
@@ -71,8 +77,10 @@ def pull(
         raise TagTaken(
             f"the store has another image called {tag!r}", hint="give this one a name with --as"
         )
-    copied = copy(found.store, project.layout, found.target, advance=advance)
+    copied = copy(found.store, project.layout, found.target, advance=advance, expect=expect)
     with project.exclusive():
+        place_of_record = f"{model}/{version}" if model else ""
+        record = carry(found.store, project.layout, found.target, place_of_record)
         noted = {MODEL: model, VERSION: version} if model else {}
         kept = held.annotations if held else {}
         project.layout.tag(replace(found.target, annotations={**kept, **noted}), tag)
@@ -83,6 +91,7 @@ def pull(
         target=found.target,
         copied=copied,
         counted=registries.counted,
+        record=record,
     )
 
 

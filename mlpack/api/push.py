@@ -12,10 +12,12 @@ from mlpack.oci.descriptor import Descriptor
 from mlpack.oci.digest import Digest
 from mlpack.oci.reference import Reference
 from mlpack.stores.base import NotFound, Readable, images
+from mlpack.stores.carry import carry
 from mlpack.stores.copy import Copied, FirstOf, MountFrom, copy
 from mlpack.stores.layout import REF_NAME
 from mlpack.stores.project import Project
 from mlpack.stores.references import find_image
+from mlpack.stores.referrers import NotTaken
 from mlpack.stores.registries import Registries
 from mlpack.stores.registry import RegistryStore
 from mlpack.stores.releases import VERSION
@@ -44,6 +46,11 @@ class Pushed:
 
     copied: Copied
     counted: Counted
+    record: Digest | None = None
+    """The identity record beside it, where this push sent one."""
+
+    record_problem: str = ""
+    """Why the registry did not take the record."""
 
     @property
     def reference(self) -> Reference:
@@ -58,6 +65,7 @@ class Pushed:
             "tag": self.tagged.tag,
             "digest": str(self.target.digest),
             "replaced": str(self.replaced) if self.replaced else None,
+            "record": str(self.record) if self.record else None,
             **describe(self.copied, self.counted),
         }
 
@@ -79,11 +87,14 @@ def push(
     *,
     to: Reference | None = None,
     advance: Advance = lambda _: None,
+    expect: Advance = lambda _: None,
 ) -> Pushed:
     """Push ``name`` (``NAME[:VERSION]``, ``base``, or by digest; the project's model by default).
 
     It goes ``to`` a repository, or that of mlpack.toml, under the tag named there or its
-    version. Raises :class:`NowhereToPush` and :class:`~mlpack.stores.exchange.RegistryError`.
+    version, and its identity record beside it. Where the tag is that release already,
+    nothing is looked at: the tag comes last. Raises :class:`NowhereToPush` and
+    :class:`~mlpack.stores.exchange.RegistryError`.
     """
     text = name or project.recipe.model
     found = find_image(project, text)
@@ -91,9 +102,14 @@ def push(
     store = registries.store(place, push=True)
     held = _held(store, place.tag)
     copied = Copied(present=(found.target,))
+    record, problem = None, ""
     if held != found.target:
         source, mount = _source(project, registries, found.target, place)
-        copied = copy(source, store, found.target, mount=mount, advance=advance)
+        copied = copy(source, store, found.target, mount=mount, advance=advance, expect=expect)
+        try:
+            record = carry(project.layout, store, found.target, new=bool(copied.sent))
+        except NotTaken as error:
+            problem = str(error)
         store.tag(found.target, place.tag)
     return Pushed(
         name=text,
@@ -102,6 +118,8 @@ def push(
         replaced=held.digest if held and held != found.target else None,
         copied=copied,
         counted=registries.counted,
+        record=record,
+        record_problem=problem,
     )
 
 

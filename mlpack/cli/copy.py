@@ -27,9 +27,14 @@ def copy(source: str, target: str) -> None:
     """
     from mlpack.api.copy import copy_image
 
-    with output.progress("copying") as advance:
+    with output.progress("copying") as bar:
         moved = copy_image(
-            options.project_if_any(), options.registries(), source, target, advance=advance
+            options.project_if_any(),
+            options.registries(),
+            source,
+            target,
+            advance=bar,
+            expect=bar.expect,
         )
     output.note(output.moved(moved.copied, moved.counted))
     output.answer(moved.to_json(), moved.reference)

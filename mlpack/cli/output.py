@@ -16,6 +16,8 @@ from mlpack.cli.options import settings
 from mlpack.words import size as size  # what commands call output.size
 
 if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
     from mlpack.stores.copy import Copied
     from mlpack.stores.wire import Counted
 
@@ -83,19 +85,42 @@ def moved(copied: Copied, counted: Counted) -> str:
     return ", ".join(parts)
 
 
+class Bar:
+    """A progress bar; called with the bytes that were moved. This one shows nothing."""
+
+    def __call__(self, count: int) -> None:
+        """Say that ``count`` more bytes were moved."""
+
+    def expect(self, total: int) -> None:
+        """Say how many bytes there are to move, as soon as that is known."""
+
+
 @contextmanager
-def progress(label: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+def progress(label: str, total: int | None = None) -> Iterator[Bar]:
     """Show a bar on a terminal's stderr while the block runs; nothing in a pipe.
 
-    Yields ``advance(bytes)``. ``total`` in bytes, or ``None`` where it is not known.
+    ``total`` in bytes, or ``None`` where it is not known yet, or never.
     """
     if not sys.stderr.isatty():
-        yield lambda _: None
+        yield Bar()
         return
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        task = bars.add_task(label, total=total)
-        yield lambda count: bars.update(task, advance=count)
+        yield _Shown(bars, bars.add_task(label, total=total))
+
+
+class _Shown(Bar):
+    """A bar on a terminal."""
+
+    def __init__(self, bars: Progress, task: TaskID) -> None:
+        self._bars = bars
+        self._task = task
+
+    def __call__(self, count: int) -> None:
+        self._bars.update(self._task, advance=count)
+
+    def expect(self, total: int) -> None:
+        self._bars.update(self._task, total=total)

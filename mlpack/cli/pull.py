@@ -27,8 +27,15 @@ def pull(reference: str, name: str) -> None:
     from mlpack.oci.reference import Reference
 
     place = Reference.parse(reference)
-    with output.progress("pulling") as advance:
-        pulled = fetch(options.project(), options.registries(), place, name=name, advance=advance)
+    with output.progress("pulling") as bar:
+        pulled = fetch(
+            options.project(),
+            options.registries(),
+            place,
+            name=name,
+            advance=bar,
+            expect=bar.expect,
+        )
     output.note(
         f"{pulled.release or pulled.name}: {output.moved(pulled.copied, pulled.counted)}; "
         f"in the store as {pulled.name}"

@@ -38,8 +38,15 @@ def push(release: str, to: str | None) -> None:
     from mlpack.oci.reference import Reference
 
     place = Reference.parse(to) if to else None
-    with output.progress("pushing") as advance:
-        pushed = send(options.project(), options.registries(), release, to=place, advance=advance)
+    with output.progress("pushing") as bar:
+        pushed = send(
+            options.project(),
+            options.registries(),
+            release,
+            to=place,
+            advance=bar,
+            expect=bar.expect,
+        )
     say(pushed)
     output.answer(pushed.to_json(), str(pushed.reference))
 
@@ -48,4 +55,6 @@ def say(pushed: Pushed) -> None:
     """Say what moved; ``mlpack build --push`` does, too."""
     if pushed.replaced:
         output.note(f"tag {pushed.tagged.tag} was {pushed.replaced} before")
+    if pushed.record_problem:
+        output.note(f"the release's record stays here: {pushed.record_problem}")
     output.note(f"{pushed.tagged}: {output.moved(pushed.copied, pushed.counted)}")

@@ -137,8 +137,6 @@ class _Registry:
         return Response(status_code=201, headers={**headers, **subject})
 
     def _subject(self, target: Descriptor) -> dict[str, str]:
-        if target.media_type not in media.MANIFESTS:
-            return {}
         subject = self.catalog.subject(target)
         return {"oci-subject": str(subject)} if subject else {}
 

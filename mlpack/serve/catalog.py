@@ -24,6 +24,7 @@ from mlpack.stores.layout import LayoutStore
 from mlpack.stores.releases import MODEL, VERSION, release_tag
 
 LATEST = "latest"
+_DOCUMENTS = media.MANIFESTS | media.INDEXES
 _BLOB = "application/octet-stream"
 _REFERRERS = "referrers"
 _OWN = ("model/", "release/")
@@ -73,7 +74,7 @@ class Catalog:
         """Keep a pushed manifest, whose parts must be here, under a tag or its digest."""
         document = _document(content)
         stated = document.get("mediaType")
-        if media_type not in media.MANIFESTS | media.INDEXES:
+        if media_type not in _DOCUMENTS:
             raise Refused("MANIFEST_INVALID", f"{media_type!r} is no manifest this registry keeps")
         if stated is not None and stated.value != media_type:
             raise Refused("MANIFEST_INVALID", "Content-Type and mediaType disagree")
@@ -86,7 +87,8 @@ class Catalog:
             self._name(repository, reference, target)
         elif document.get("subject") is not None:
             # Only what index.json lists is found again as a referrer.
-            self.layout.tag(target, f"{_REFERRERS}/{target.digest.hex}")
+            named = self._described(target)
+            self.layout.tag(named, f"{_REFERRERS}/{target.digest.hex}")
         return target
 
     def subject(self, target: Descriptor) -> Digest | None:
@@ -102,16 +104,19 @@ class Catalog:
         wanted = _digest(digest)
         named = {each.digest: each for each in self.layout.entries()}
         for target in named.values():
-            if target.media_type in media.MANIFESTS and self.subject(target) == wanted:
+            if target.media_type in _DOCUMENTS and self.subject(target) == wanted:
                 yield self._described(target)
 
     def _described(self, target: Descriptor) -> Descriptor:
         """``target`` with its artifact type and annotations (distribution-spec, *Referrers*)."""
         manifest = parse(read(self.layout, target), "manifest")
         kind, notes = manifest.get("artifactType"), manifest.get("annotations")
-        shown = kind or manifest.need("config").need("mediaType")
+        config = manifest.get("config")
+        # An index has no config; what it is then is not said.
+        shown = kind or (config.need("mediaType") if config else None)
         annotations = notes.text_map() if notes else {}
-        return replace(target, artifact_type=shown.text(), annotations=annotations)
+        text = shown.text() if shown else ""
+        return replace(target, artifact_type=text, annotations=annotations, platform=None)
 
     def _named(self) -> Iterator[tuple[str, str, Descriptor]]:
         """Repository, tag and target of every name; releases last, so that they win."""
@@ -164,7 +169,7 @@ class Catalog:
         if stated is None:
             # OCI 1.0 documents need not say what they are.
             return media.INDEX if document.get("manifests") else media.MANIFEST
-        if stated.value not in media.MANIFESTS | media.INDEXES:
+        if stated.value not in _DOCUMENTS:
             raise Refused("MANIFEST_UNKNOWN", f"{target.digest} is no manifest")
         return stated.text()
 

@@ -20,6 +20,7 @@ THREADS = 4
 """Blobs moved at once; on one link more only take turns."""
 
 Advance = Callable[[int], None]
+"""Told bytes."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class _Job:
     target: Store
     mounts: Mapping[Digest, str]
     advance: Advance
+    expect: Advance
     stop: threading.Event = field(default_factory=threading.Event)
 
 
@@ -64,13 +66,14 @@ def copy(
     mount: MountFrom | None = None,
     skip: Collection[Digest] = (),
     advance: Advance = lambda _: None,
+    expect: Advance = lambda _: None,
 ) -> Copied:
     """Copy ``root`` and all it points at from ``source`` to ``target``; the caller names it.
 
     Documents come after what they point at, so a reader of ``target`` never finds one
     whose parts are missing, and an interrupted copy is finished by running it again.
-    ``skip`` names blobs that are left out, which only a layout accepts. ``advance`` is told
-    bytes as they are read.
+    ``skip`` names blobs that are left out, which only a layout accepts. ``expect`` is told
+    once how many bytes of blobs are missing, ``advance`` those that were read of them.
     """
     # A registry refuses a manifest whose parts it lacks: where it has one it has all.
     if isinstance(target, RegistryStore) and target.exists(root):
@@ -79,7 +82,7 @@ def copy(
     below: dict[Digest, Descriptor] = {}
     _walk(source, root, documents, below)
     mounts = dict.fromkeys(mount.digests, mount.repository) if mount else {}
-    job = _Job(source, target, mounts, advance)
+    job = _Job(source, target, mounts, advance, expect)
     wanted = [each for each in below.values() if each.digest not in skip]
     done = _all(job, wanted)
     for document in documents.values():
@@ -128,12 +131,21 @@ def _walk(
 
 
 def _all(job: _Job, wanted: list[Descriptor]) -> list[tuple[Descriptor, str]]:
+    """Look what is there, all of it first, so that the rest is known before it moves."""
+    found = dict(zip((each.digest for each in wanted), _each(job, _look, wanted), strict=True))
+    missing = [each for each in wanted if found[each.digest] == "sent"]
+    job.expect(sum(each.size for each in missing))
+    _each(job, _send, missing)
+    return [(each, found[each.digest]) for each in wanted]
+
+
+def _each(job: _Job, do: Callable[[_Job, Descriptor], str], wanted: list[Descriptor]) -> list[str]:
     if not wanted:
         return []
     with ThreadPoolExecutor(min(THREADS, len(wanted)), thread_name_prefix="copy") as pool:
-        running = [pool.submit(_one, job, blob) for blob in wanted]
+        running = [pool.submit(do, job, blob) for blob in wanted]
         try:
-            return [(blob, each.result()) for blob, each in zip(wanted, running, strict=True)]
+            return [each.result() for each in running]
         except BaseException:
             # Also on an interrupt: the other threads end at the next piece they read.
             job.stop.set()
@@ -142,12 +154,14 @@ def _all(job: _Job, wanted: list[Descriptor]) -> list[tuple[Descriptor, str]]:
             raise
 
 
-def _one(job: _Job, blob: Descriptor) -> str:
+def _look(job: _Job, blob: Descriptor) -> str:
     place = job.mounts.get(blob.digest)
     if place and isinstance(job.target, RegistryStore) and job.target.mount(blob, place):
         return "mounted"
-    if job.target.exists(blob):
-        return "present"
+    return "present" if job.target.exists(blob) else "sent"
+
+
+def _send(job: _Job, blob: Descriptor) -> str:
     with job.source.open(blob) as content:
         job.target.put(blob, cast(BinaryIO, _Watched(content, job)))
     return "sent"

@@ -15,7 +15,8 @@ from mlpack.stores.base import put_bytes
 from mlpack.stores.layout import LayoutStore
 
 RECORD = "application/vnd.mlpack.release.v1+json"
-_PREFIX = "release/"
+RECORDS = "release/"
+"""Where a project keeps them, by name and version."""
 
 
 def keep_record(
@@ -32,5 +33,5 @@ def keep_record(
         "subject": replace(target, annotations={}, platform=None).to_json(),
     }
     made = put_bytes(layout, canonical(manifest), media.MANIFEST)
-    layout.tag(replace(made, artifact_type=RECORD), f"{_PREFIX}{name}/{version}")
+    layout.tag(replace(made, artifact_type=RECORD), f"{RECORDS}{name}/{version}")
     return made

@@ -114,7 +114,7 @@ class RegistryStore:
     def put(self, target: Descriptor, content: BinaryIO) -> None:
         """Send ``content``, verified on the way, unless the repository has it."""
         if target.media_type in DOCUMENTS:
-            self._put_document(target, _document(content, target))
+            self.put_document(target, _document(content, target))
         elif target.digest in self._absent or not self.exists(target):
             self._put_blob(target, content)
 
@@ -129,7 +129,7 @@ class RegistryStore:
         """Point ``name`` at a manifest the repository has."""
         with self.open(target) as content:
             document = _document(content, target)
-        self._put_document(target, document, name)
+        self.put_document(target, document, name)
 
     def tags(self) -> Mapping[str, Descriptor]:
         """Every tag and what it points at; a request for each, so prefer :meth:`names`."""
@@ -180,12 +180,17 @@ class RegistryStore:
             if response.status == 200:
                 index = response.read()
             elif response.status in {404, 405}:
-                found = self._get(f"sha256-{target.digest.hex}", {"Accept": media.INDEX})
-                index = found[1] if found else b'{"manifests":[]}'
+                held, index = self.referrers_tag(target) or (None, b"")
+                if held is None or held.media_type not in media.INDEXES:
+                    return ()
             else:
                 raise self.failure(request, response)
         listed = Index(index).manifests
         return tuple(each for each in listed if artifact_type in {"", each.artifact_type})
+
+    def referrers_tag(self, target: Descriptor) -> tuple[Descriptor, bytes] | None:
+        """What has the fallback tag: an index clients keep where a registry lists nothing."""
+        return self._get(fallback_tag(target), {"Accept": _ACCEPT})
 
     def _get(self, name: str, headers: Mapping[str, str]) -> tuple[Descriptor, bytes] | None:
         """A manifest by tag or digest, its bytes checked against what the registry says."""
@@ -218,7 +223,8 @@ class RegistryStore:
                 raise absent(target.digest, str(self.place))
             raise self.failure(request, response)
 
-    def _put_document(self, target: Descriptor, content: bytes, name: str = "") -> None:
+    def put_document(self, target: Descriptor, content: bytes, name: str = "") -> bool:
+        """Send a manifest, and name it; whether the registry lists it for its subject itself."""
         request = Request(
             method="PUT",
             url=f"{self._root}manifests/{name or target.digest}",
@@ -229,9 +235,11 @@ class RegistryStore:
             if response.status not in {200, 201, 202}:
                 raise self.failure(request, response)
             said = response.headers.get("docker-content-digest", str(target.digest))
+            listed = "oci-subject" in response.headers
         if said.startswith("sha256:") and said != str(target.digest):
             raise Corrupt(f"{request}: the registry stored it as {said}, not {target.digest}")
         self._documents[target.digest] = content
+        return listed
 
     def _put_blob(self, target: Descriptor, content: BinaryIO) -> None:
         source = Checked(content, target, Corrupt(f"{target.digest} holds other bytes"))
@@ -251,6 +259,15 @@ class RegistryStore:
     def _url(self, target: Descriptor) -> str:
         kind = "manifests" if target.media_type in DOCUMENTS else "blobs"
         return f"{self._root}{kind}/{target.digest}"
+
+
+def fallback_tag(subject: Descriptor) -> str:
+    """What an index of ``subject``'s referrers is called (distribution-spec, *Referrers tag*).
+
+    >>> fallback_tag(Descriptor.of(b"", media.MANIFEST))[:20]
+    'sha256-e3b0c44298fc1'
+    """
+    return f"sha256-{subject.digest.hex}"
 
 
 def _accept(target: Descriptor) -> dict[str, str]:

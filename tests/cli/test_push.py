@@ -10,20 +10,24 @@ import os
 import subprocess
 import tarfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import Result
 
+from mlpack.api.pull import pull as api_pull
+from mlpack.api.push import push as api_push
 from mlpack.oci import descriptor as media
 from mlpack.oci.digest import Digest
 from mlpack.oci.image import ImageConfig, Layer, build_image
+from mlpack.oci.reference import Reference
 from mlpack.stores.base import put_bytes, put_image, read_image, read_index
 from mlpack.stores.holes import holes
 from mlpack.stores.layout import LayoutStore, validate
 from mlpack.stores.project import Project
+from mlpack.stores.registries import Registries
 from tests.stores.faulty import Fault, Faulty, faulty
 from tests.stores.registry import PASSWORD, USER, Registry, running
 from tests.support import AMD64, make_project, require, run, tiny_onnx
@@ -174,6 +178,41 @@ def test_pulling_does_not_take_a_name_that_is_taken(project: Project, registry: 
     done = failing(project, "pull", f"{to}:1", "--as", "fan-2")
     assert "another image called 'fan-2'" in done.stderr
     assert "hint: give this one a name with --as" in done.stderr
+
+
+def test_how_much_moves_is_known_before_it_does(
+    project: Project, registry: Registry, tmp_path: Path
+) -> None:
+    to = place(registry)
+    mlpack(project, "push", "base", "--to", to)
+    told: list[tuple[str, int]] = []
+
+    def follow(what: str) -> Callable[[int], None]:
+        return lambda count: told.append((what, count))
+
+    with Registries() as registries:
+        api_push(
+            project,
+            registries,
+            "fan:1",
+            to=Reference.parse(to),
+            advance=follow("moved"),
+            expect=follow("expected"),
+        )
+        assert told[0][0] == "expected", "the base is there; the layer and two configs are not"
+        assert sum(count for what, count in told if what == "moved") == told[0][1] > 0
+        told.clear()
+        other = make_project(tmp_path / "other", base=False)
+        api_pull(
+            other,
+            registries,
+            Reference.parse(f"{to}:1"),
+            advance=follow("moved"),
+            expect=follow("expected"),
+        )
+    expected = [count for what, count in told if what == "expected"]
+    assert expected[0] == sum(count for what, count in told if what == "moved")
+    assert len(expected) == 1
 
 
 def test_a_tag_that_moves_is_said(project: Project, registry: Registry) -> None:
@@ -328,7 +367,8 @@ def test_a_runner_without_a_base_publishes_a_release(
     proxy.moved = 0
     built = mlpack(runner, "build", "fan", "--base", str(base))
     pushed = mlpack(runner, "push", "fan", "--to", to)
-    assert proxy.moved < 40_000
+    assert proxy.moved < 40_000, "the record of what it was made of included"
+    assert pushed["record"] == str(runner.layout.resolve("release/fan/1").digest)
     assert pushed["digest"] == built["digest"]
     assert built["base"] == str(project.lock().base.index.digest)
     mounted = pushed["mounted"]

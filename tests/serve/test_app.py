@@ -270,6 +270,27 @@ def test_referrers_are_found_and_filtered(client: Client) -> None:
     assert client.get("/v2/fan/tags/list").json()["tags"] == ["1"]
 
 
+def test_an_index_can_have_a_subject(client: Client) -> None:
+    subject = manifest_of(client)
+    put_manifest(client, "fan/manifests/1", subject)
+    target = Descriptor.of(subject, media.MANIFEST)
+    index = {
+        "schemaVersion": 2,
+        "mediaType": media.INDEX,
+        "artifactType": "text/reports",
+        "manifests": [target.to_json()],
+        "subject": target.to_json(),
+        "annotations": {"of": "today"},
+    }
+    content = json.dumps(index).encode()
+    headers = {"content-type": media.INDEX}
+    pushed = client.put("/v2/fan/manifests/reports", content=content, headers=headers)
+    assert pushed.headers["oci-subject"] == str(target.digest)
+    [found] = client.get(f"/v2/fan/referrers/{target.digest}").json()["manifests"]
+    assert (found["mediaType"], found["artifactType"]) == (media.INDEX, "text/reports")
+    assert found["annotations"] == {"of": "today"}
+
+
 def test_releases_are_repositories_and_tags(project: Project, ask: Ask) -> None:
     client = ask(create_app(project.layout))
     assert client.get("/v2/fan/tags/list").json()["tags"] == ["1", "2"]
