@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,6 +16,7 @@ from mlpack.oci import descriptor as media
 from mlpack.oci.compression import PACKING, OpenFile
 from mlpack.oci.descriptor import Descriptor
 from mlpack.oci.digest import Digest, Hashed, Writable
+from mlpack.oci.document import canonical
 from mlpack.oci.image import Image, Layer
 from mlpack.oci.index import Index, build_index
 from mlpack.oci.layer import write_layer
@@ -26,6 +28,9 @@ from mlpack.stores.records import keep_record
 
 APP_ROOT = "var/azureml-app"
 """Where Azure ML's inference images keep the scoring script and the models."""
+
+SERVED = "mlpack.json"
+"""The record beside the scoring script that says which files make up the model."""
 
 MODEL, VERSION, CONTENT = "io.mlpack.model", "io.mlpack.version", "io.mlpack.digest"
 
@@ -51,19 +56,36 @@ def model_labels(model: ModelVersion) -> Mapping[str, str]:
     return {MODEL: model.name, VERSION: model.version, CONTENT: str(model.digest)}
 
 
+def served_record(model: ModelVersion) -> bytes:
+    """The record of the model inside its image (docs/formats.md), which the runtime checks.
+
+    The image's config has name, version and digest, too; but no process inside sees that.
+    """
+    files = [
+        {"path": each.path, "sha256": each.digest.hex, "size": each.size} for each in model.files
+    ]
+    named = {"name": model.name, "version": model.version, "digest": str(model.digest)}
+    return canonical({**named, "files": files}) + b"\n"
+
+
 def model_files(layout: LayoutStore, model: ModelVersion) -> tuple[list[Entry], OpenFile]:
-    """What a release adds to the image: the model's files and its scoring script."""
+    """What a release adds to the image: the model's files, its record and scoring script."""
     models = ModelStore(layout)
+    record, recorded = served_record(model), f"{APP_ROOT}/{SERVED}"
     files = {f"{model_folder(model)}/{each.path}": each for each in model.files}
     if model.scoring:
         files[f"{APP_ROOT}/{SCORING}"] = model.scoring
 
     @contextmanager
     def open_file(path: str) -> Iterator[BinaryIO]:
+        if path == recorded:
+            yield io.BytesIO(record)
+            return
         with models.open_file(files[path]) as content:
             yield content
 
-    return [Entry(path, size=each.size) for path, each in files.items()], open_file
+    entries = [Entry(path, size=each.size) for path, each in files.items()]
+    return [*entries, Entry(recorded, size=len(record))], open_file
 
 
 def write_model_layer(layout: LayoutStore, model: ModelVersion, copy: Writable | None) -> Layer:

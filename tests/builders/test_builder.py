@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import json
 import tarfile
 from pathlib import Path
 
@@ -15,9 +16,12 @@ from mlpack.builders.context import docker_release, write_context
 from mlpack.oci.digest import Hashing
 from mlpack.oci.image import NotOnBase
 from mlpack.oci.layer import pack_layer
+from mlpack.runtime.identity import check_files, read_identity
+from mlpack.runtime.settings import NotServable, Settings
 from mlpack.stores.base import read_image
 from mlpack.stores.models import ModelStore
 from mlpack.stores.project import Project
+from mlpack.stores.releases import APP_ROOT, model_files
 from tests.support import image, make_project, run, tiny_onnx
 
 
@@ -66,8 +70,31 @@ def test_the_context_holds_the_dockerfile_and_the_files_and_repeats(project: Pro
     assert files == [
         "Dockerfile",
         "model/var/azureml-app/azureml-models/fan/1/model.onnx",
+        "model/var/azureml-app/mlpack.json",
         "model/var/azureml-app/score.py",
     ]
+
+
+def test_the_runtime_reads_the_record_and_finds_the_files_it_names(
+    project: Project, tmp_path: Path
+) -> None:
+    model = ModelStore(project.layout).get("fan", "1")
+    entries, open_file = model_files(project.layout, model)
+    for entry in entries:
+        place = tmp_path / "root" / entry.path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with open_file(entry.path) as content:
+            place.write_bytes(content.read())
+    settings = Settings.read({"AML_APP_ROOT": str(tmp_path / "root" / APP_ROOT)})
+    record = (settings.app_root / "mlpack.json").read_text()
+    assert record.count("\n") == 1
+    assert json.loads(record)["digest"] == str(model.digest)
+    found = read_identity(settings)
+    assert (found.name, found.version, found.digest) == ("fan", "1", str(model.digest))
+    check_files(found.files, settings.model_dir)
+    (settings.model_dir / "model.onnx").write_bytes(b"another")
+    with pytest.raises(NotServable, match="not the one that was released"):
+        check_files(found.files, settings.model_dir)
 
 
 def test_a_layer_of_another_tool_keeps_its_diff_id() -> None:

@@ -82,6 +82,7 @@ def test_the_layer_holds_the_model_and_its_script(tmp_path: Path, project: Proje
         "var/azureml-app/azureml-models/fan/",
         "var/azureml-app/azureml-models/fan/3/",
         "var/azureml-app/azureml-models/fan/3/3.onnx",
+        "var/azureml-app/mlpack.json",
         "var/azureml-app/score.py",
     ]
 
