@@ -17,19 +17,7 @@ from urllib.parse import parse_qs
 
 from .scorer import JSON, Payload, Reply
 
-_RAW = "mlpack_raw_http"
 _Run = TypeVar("_Run", bound=Callable[..., object])
-
-
-def rawhttp(run: _Run) -> _Run:
-    """Mark ``run`` as taking an :class:`AMLRequest`."""
-    setattr(run, _RAW, True)
-    return run
-
-
-def is_raw(run: Callable[..., object]) -> bool:
-    """Whether :func:`rawhttp` marked it."""
-    return bool(getattr(run, _RAW, False))
 
 
 class Headers(dict[str, str]):
@@ -202,8 +190,17 @@ class AMLResponse:
         )
 
 
-def install() -> None:
-    """Let scripts import these under the names that Azure ML's packages have."""
+def install() -> list[Callable[..., object]]:
+    """Let scripts import these under the names that Azure ML's packages have.
+
+    Returns the functions that ``@rawhttp`` marks from now on.
+    """
+    marked: list[Callable[..., object]] = []
+
+    def rawhttp(run: _Run) -> _Run:
+        marked.append(run)
+        return run
+
     for package in ("azureml.contrib.services", "azureml_inference_server_http.api"):
         parts = package.split(".")
         for count in range(1, len(parts) + 1):
@@ -216,6 +213,7 @@ def install() -> None:
             module = ModuleType(f"{package}.{leaf}")
             vars(module).update(rawhttp=rawhttp, AMLRequest=AMLRequest, AMLResponse=AMLResponse)
             _put(module)
+    return marked
 
 
 def _put(module: ModuleType) -> None:

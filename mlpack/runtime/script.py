@@ -35,7 +35,7 @@ class Script:
     generic = False
 
     def __init__(self, path: Path, settings: Settings) -> None:
-        azureml.install()
+        marked = azureml.install()
         module = _load(path, settings.app_root)
         with onnx.recording() as opened:
             start = _function(module, "init")
@@ -45,11 +45,13 @@ class Script:
         driven = getattr(module, "driver_module", None)
         run = _function(driven if isinstance(driven, ModuleType) else module, "run")
         with _to_start(str(path)):
-            self._arguments = _Arguments(run)
+            self._arguments = _Arguments(run, raw=bool(marked))
             self.fields, self.ranges = _fields(getattr(module, "FIELDS", ()))
             self._run = run
             self._run_tensors = _optional(module, "run_tensors")
             self._run_image = _optional(module, "run_image")
+            self._configure = _optional(module, "configure")
+            self.prediction = tuple(str(each) for each in getattr(module, "PREDICTION", ()))
             self.signature = _signature(module, [each.signature for each in opened])
         if self._run_tensors and self.signature is None:
             raise NotServable(
@@ -60,6 +62,12 @@ class Script:
         self.tensors = self._run_tensors is not None
         self.batches = self.tensors and bool(getattr(module, "BATCHES", False))
         self.raw = self._arguments.raw
+
+    def configure(self, properties: Mapping[str, object]) -> None:
+        """Give a device twin's desired properties to the script, if it takes any."""
+        if self._configure is not None:
+            with _answering():
+                self._configure(dict(properties))
 
     def run(self, payload: Payload) -> object:
         """What ``run`` returns for the request."""
@@ -91,7 +99,7 @@ class Script:
 class _Arguments:
     """How the arguments of ``run`` are made of a request."""
 
-    def __init__(self, run: Callable[..., object]) -> None:
+    def __init__(self, run: Callable[..., object], *, raw: bool) -> None:
         parameters = list(inspect.signature(run).parameters.values())
         named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
         if any(each.kind not in named for each in parameters):
@@ -101,7 +109,7 @@ class _Arguments:
         if not self._parameters:
             raise NotServable("run() takes no argument for the request")
         self._typed = _has_schema(run)
-        self.raw = azureml.is_raw(run)
+        self.raw = raw
         if self.raw and self._typed:
             raise NotServable("run() is marked with both @rawhttp and @input_schema")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ..module import Module
 
 _METHODS = ("GET", "OPTIONS", "POST")
+_IDS = ("x-request-id", "x-ms-request-id", "x-ms-client-request-id")
 _MOST_ID = 100
 """Characters of a request's id, as Azure ML's server allows."""
 
@@ -82,7 +84,7 @@ class Score:
                 query=scope["query_string"].decode("latin-1"),
             )
             if payload.method == "OPTIONS" and not self._module.scorer.raw:
-                return Reply(headers=ids)
+                return Reply(content_type="text/html; charset=utf-8", headers=ids)
             return _success(await self._module.score(payload), ids)
         except Problem as problem:
             return refusal(problem, ids)
@@ -138,13 +140,17 @@ def _encoded(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
 
 
 def _ids(headers: dict[str, str]) -> dict[str, str]:
-    """Azure ML's names of a request, as they are given back."""
-    found = {}
-    for name in ("x-request-id", "x-ms-request-id", "x-ms-client-request-id"):
-        value = headers.get(name)
-        if value is None:
-            continue
-        if len(value) > _MOST_ID:
-            raise LongHeader(f"{name} must not exceed {_MOST_ID} characters")
-        found[name] = value
+    """Azure ML's names of a request, as they are given back; one is made up where none came."""
+    for name in _IDS:
+        if len(headers.get(name, "")) > _MOST_ID:
+            raise LongHeader(f"{name} must not exceed {_MOST_ID} characters", field=name)
+    own = headers.get("x-request-id") or token_hex(16)
+    described = record.get()
+    if described is not None:
+        described["id"] = own
+    found = {"x-request-id": own}
+    legacy = headers.get("x-ms-request-id") or headers.get("x-ms-client-request-id")
+    if legacy:
+        found["x-ms-request-id"] = legacy
+        found["x-ms-client-request-id"] = headers.get("x-ms-client-request-id") or legacy
     return found
