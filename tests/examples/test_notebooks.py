@@ -43,8 +43,8 @@ def executed(name: str, model: Path, folder: Path) -> Any:  # noqa: ANN401
     beside.mkdir()
     if name == "ferplus":
         shutil.copy(require(SHARED / "images" / "face-sad.jpg"), beside / "face.jpg")
-    text = (CHECKOUT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8")
-    notebook = nbformat.from_dict(json.loads(text))  # type: ignore[no-untyped-call]
+    path = CHECKOUT / "notebooks" / f"{name}.ipynb"
+    notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
     client = nbclient.NotebookClient(
         notebook, timeout=300, resources={"metadata": {"path": str(beside)}}
     )
