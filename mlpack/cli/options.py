@@ -114,6 +114,7 @@ def registries() -> Registries:
     """
     from mlpack.model.recipe import RegistryRecipe
     from mlpack.stores.http import Client, Limits
+    from mlpack.stores.proxies import Proxies
     from mlpack.stores.registries import Registries
 
     here = project_if_any()
@@ -123,7 +124,7 @@ def registries() -> Registries:
         ca = here.root / said.ca
     named = [each.strip() for each in setting("registry_insecure").split(",")]
     insecure = frozenset({*said.insecure, *named} - {""})
-    client = Client(Limits(ca=ca, insecure=insecure))
+    client = Client(Limits(ca=ca, insecure=insecure, proxies=Proxies.read(os.environ)))
     return click.get_current_context().with_resource(Registries(client, _logins()))
 
 

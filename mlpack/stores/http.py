@@ -13,7 +13,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +32,7 @@ from mlpack.stores.exchange import (
     is_loopback,
     redirected,
 )
+from mlpack.stores.proxies import Proxies, Proxy
 from mlpack.stores.wire import PATIENCE_SECONDS, Counted, Counter, CountingBackend
 
 ATTEMPTS = 5
@@ -42,6 +43,10 @@ LONGEST_WAIT = 120.0
 """Seconds; a registry that asks for a longer pause gets none, and the user is told."""
 
 MAX_REDIRECTS = 5
+CONNECTIONS = 8
+KEPT_SECONDS = 30
+"""How many connections there are to all hosts, and how long an idle one is kept."""
+
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 _MOVED = frozenset({301, 302, 303, 307, 308})
 _AGENT = f"mlpack/{__version__}"
@@ -57,6 +62,7 @@ class Limits:
     insecure: frozenset[str] = frozenset()
     """Hosts, with their port where they have one, that may be talked to without TLS."""
 
+    proxies: Proxies = field(default_factory=Proxies)
     connect: float = 10.0
     read: float = 60.0
     patience: float = PATIENCE_SECONDS
@@ -72,6 +78,7 @@ class Client:
         self._sleep = sleep
         self._counter = Counter()
         self._lock = threading.Lock()
+        self._pools: dict[tuple[str, Proxy | None], httpcore.ConnectionPool] = {}
 
     @property
     def counted(self) -> Counted:
@@ -80,9 +87,8 @@ class Client:
 
     def close(self) -> None:
         """Close the connections."""
-        for name in ("_plain", "_secure"):
-            if name in self.__dict__:
-                self.__dict__[name].close()
+        for pool in self._pools.values():
+            pool.close()
 
     def send(self, request: Request) -> Response:
         """Send, follow redirects, and try again what may pass; close the answer.
@@ -143,11 +149,11 @@ class Client:
             headers["Transfer-Encoding"] = "chunked"
         elif len(request.body) or request.method in {"POST", "PUT", "PATCH"}:
             headers["Content-Length"] = str(len(request.body))
-        pool = self._plain if parts.scheme == "http" else self._tls()
+        proxy = self.limits.proxies.of(request.url)
         waits = {"connect": self.limits.connect, "read": self.limits.read}
         self._counter.add(requests=1)
         try:
-            answer = pool.handle_request(
+            answer = self._pool(parts.scheme, proxy).handle_request(
                 httpcore.Request(
                     request.method,
                     request.url,
@@ -156,8 +162,10 @@ class Client:
                     extensions={"timeout": {**waits, "write": self.limits.read}},
                 )
             )
+        except httpcore.ProxyError as error:
+            raise _refused_by(proxy, request, str(error)) from None
         except _TROUBLE as error:
-            raise _trouble(request, error) from None
+            raise _trouble(request, error, proxy) from None
         return Response(
             answer.status,
             _headers(answer.headers),
@@ -178,16 +186,35 @@ class Client:
         """Whether ``host`` may be talked to without TLS: this machine, or what the user listed."""
         return is_loopback(host) or netloc in self.limits.insecure
 
-    def _tls(self) -> httpcore.ConnectionPool:
+    def _pool(self, scheme: str, proxy: Proxy | None) -> httpcore.ConnectionPool:
+        """The connections for ``scheme``, direct ones or through ``proxy``."""
         with self._lock:
-            return self._secure
+            if (scheme, proxy) not in self._pools:
+                self._pools[scheme, proxy] = self._open_pool(scheme, proxy)
+            return self._pools[scheme, proxy]
+
+    def _open_pool(self, scheme: str, proxy: Proxy | None) -> httpcore.ConnectionPool:
+        context = self._trust if scheme == "https" else None
+        backend = CountingBackend(self._counter, self.limits.patience)
+        if proxy is None:
+            return httpcore.ConnectionPool(
+                ssl_context=context,
+                max_connections=CONNECTIONS,
+                keepalive_expiry=KEPT_SECONDS,
+                network_backend=backend,
+            )
+        return httpcore.HTTPProxy(
+            proxy.address,
+            proxy_auth=proxy.login,
+            ssl_context=context,
+            proxy_ssl_context=self._trust if proxy.address.startswith("https:") else None,
+            max_connections=CONNECTIONS,
+            keepalive_expiry=KEPT_SECONDS,
+            network_backend=backend,
+        )
 
     @cached_property
-    def _plain(self) -> httpcore.ConnectionPool:
-        return self._pool(None)
-
-    @cached_property
-    def _secure(self) -> httpcore.ConnectionPool:
+    def _trust(self) -> ssl.SSLContext:
         # Made when it is first needed: reading the system's certificates takes 20 ms.
         context = ssl.create_default_context()
         if self.limits.ca is not None:
@@ -198,13 +225,7 @@ class Client:
                     f"{self.limits.ca} holds no certificate that can be read ({error.strerror})",
                     hint="[registry] ca names a file of certificates in PEM form",
                 ) from None
-        return self._pool(context)
-
-    def _pool(self, context: ssl.SSLContext | None) -> httpcore.ConnectionPool:
-        backend = CountingBackend(self._counter, self.limits.patience)
-        return httpcore.ConnectionPool(
-            ssl_context=context, max_connections=8, keepalive_expiry=30, network_backend=backend
-        )
+        return context
 
 
 class _Lost(Unreachable):
@@ -216,7 +237,17 @@ class _Lost(Unreachable):
 _TROUBLE = (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, ssl.SSLError)
 
 
-def _trouble(request: Request, error: Exception) -> RegistryError:
+def _refused_by(proxy: Proxy | None, request: Request, said: str) -> RegistryError:
+    """The error for a proxy that does not open the way; ``said`` is its status line."""
+    if said.startswith(("502", "503", "504")):
+        return _Lost(f"{request}: the proxy {proxy} answers {said}", connecting=True)
+    return RegistryError(
+        f"{request}: the proxy {proxy} answers {said}",
+        hint="check HTTPS_PROXY, with its user and password; hosts reached without are in NO_PROXY",
+    )
+
+
+def _trouble(request: Request, error: Exception, proxy: Proxy | None = None) -> RegistryError:
     text = str(error) or type(error).__name__
     if "CERTIFICATE_VERIFY_FAILED" in text:
         reason = re.sub(r"\s*\(_ssl\.c:\d+\)", "", text.partition("failed: ")[2]) or text
@@ -227,7 +258,8 @@ def _trouble(request: Request, error: Exception) -> RegistryError:
     connecting = isinstance(error, httpcore.ConnectError | httpcore.ConnectTimeout)
     slow = isinstance(error, httpcore.TimeoutException)
     what = "no answer in time" if slow else "the connection failed"
-    return _Lost(f"{request}: {what} ({text})", connecting=connecting)
+    way = f", through the proxy {proxy}" if proxy else ""
+    return _Lost(f"{request}: {what}{way} ({text})", connecting=connecting)
 
 
 def _chunks(request: Request, answer: httpcore.Response) -> Iterator[bytes]:

@@ -83,7 +83,7 @@ def certificate(folder: Path) -> Path:
     _run(
         *(str(openssl), "req", "-x509", *curve, "-days", "2", "-subj", "/CN=127.0.0.1"),
         *("-CA", f"{folder}/ca.pem", "-CAkey", f"{folder}/ca.key"),
-        *("-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"),
+        *("-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost,DNS:registry.test"),
         *("-addext", "basicConstraints=critical,CA:FALSE"),
         *("-keyout", f"{folder}/server.key", "-out", f"{folder}/server.pem"),
     )
