@@ -49,7 +49,6 @@ CERTAIN, SAME = 0.7, 0.5
 
 INPUTS = {"Input3": ("float32", (None, 1, EDGE, EDGE))}
 OUTPUTS = {"result": ("float32", (None, len(EMOTIONS)))}
-BATCHES = True
 
 Floats = npt.NDArray[np.float32]
 Box = list[int]

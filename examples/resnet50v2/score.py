@@ -34,6 +34,9 @@ DEVIATION = np.array([0.229, 0.224, 0.225], np.float32).reshape(3, 1, 1)
 NAMED = 5
 """Classes that the answer to a picture names."""
 
+TOGETHER = 8
+"""Pictures in one run of the model: more take more memory, and hardly less time."""
+
 INPUTS = {"data": ("float32", (None, 3, EDGE, EDGE))}
 OUTPUTS = {"result": ("float32", (None, CLASSES))}
 BATCHES = True
@@ -139,11 +142,12 @@ def score(pixels: Floats) -> Floats:
     if pixels.min() < 0 or pixels.max() > 255:
         raise BadRequest("pixels are numbers from 0 to 255, not yet normalised", field="data")
     normal = ((pixels / np.float32(255) - MEAN) / DEVIATION).astype(np.float32, copy=False)
-    name = model.signature.inputs[0].name
+    (given,) = model.signature.inputs
     # A model whose batch is fixed at one picture gets them one by one.
-    step = 1 if isinstance(model.signature.inputs[0].shape[0], int) else len(normal)
+    step = 1 if isinstance(given.shape[0], int) else TOGETHER
     parts = [normal[at : at + step] for at in range(0, len(normal), step)]
-    return softmax(np.concatenate([next(iter(model.run({name: part}).values())) for part in parts]))
+    scores = [next(iter(model.run({given.name: part}).values())) for part in parts]
+    return softmax(np.concatenate(scores))
 
 
 def softmax(scores: Floats) -> Floats:

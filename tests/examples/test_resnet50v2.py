@@ -139,8 +139,11 @@ def test_json_gives_onnxruntime_s_numbers(resnet: httpx.Client, resnet_folder: P
         assert sum(found["result"]) == pytest.approx(1, abs=1e-5)
 
 
-def test_several_pictures_give_several_lists(resnet: httpx.Client, resnet_folder: Path) -> None:
-    values = pixels(2)
+@pytest.mark.parametrize("count", [2, 9])
+def test_several_pictures_give_several_lists(
+    resnet: httpx.Client, resnet_folder: Path, count: int
+) -> None:
+    values = pixels(count)
     answer = post(resnet, json.dumps({"data": values.tolist(), "top": 2}).encode()).json()
     wanted = expected(resnet_folder / "model.onnx", values)
     np.testing.assert_allclose(answer["result"], wanted, rtol=2e-4)

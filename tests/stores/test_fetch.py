@@ -15,6 +15,7 @@ from mlpack.stores.base import Corrupt
 from mlpack.stores.exchange import Refused, Unreachable
 from mlpack.stores.fetch import KnownFile, Shown, fetch
 from mlpack.stores.http import ATTEMPTS, Client
+from tests.examples.conftest import EXAMPLES, load
 
 CONTENT = bytes(range(256)) * 4000
 HALF = len(CONTENT) // 2
@@ -37,6 +38,9 @@ class Host(http.server.ThreadingHTTPServer):
         """Where a range begins that is not where it was asked to."""
         self.declares = True
         self.asked: list[str] = []
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that has seen enough closes the connection."""
 
     @property
     def url(self) -> str:
@@ -265,3 +269,28 @@ def test_progress_is_for_terminals(host: Host) -> None:
         "\rmodel.onnx: 0 % of 1,024,000 bytes\rmodel.onnx: 50 % of 1,024,000 bytes"
         "\rmodel.onnx: 100 % of 1,024,000 bytes\n"
     )
+
+
+@pytest.mark.parametrize("example", ["resnet50v2", "ferplus"])
+def test_the_examples_fetch_their_files(
+    host: Host,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    example: str,
+) -> None:
+    script = load(EXAMPLES / example / "fetch.py")
+    monkeypatch.setattr(script, "FOLDER", tmp_path / "model")
+    monkeypatch.setattr(script, "FILES", {"a.onnx": known(host), "b.onnx": known(host)})
+    for _ in range(2):
+        script.main()
+        said = "".join(f"{tmp_path}/model/{name}.onnx is model.onnx\n" for name in "ab")
+        assert capsys.readouterr() == (said, "")
+    assert host.asked == ["", ""]
+    assert (tmp_path / "model" / "b.onnx").read_bytes() == CONTENT
+    monkeypatch.setattr(script, "FILES", {"a.onnx": known(host, content=b"other")})
+    with pytest.raises(SystemExit) as caught:
+        script.main()
+    error, hint = str(caught.value).splitlines()
+    assert error.startswith(f"error: {host.url} ")
+    assert hint.startswith("download the file by other means")
