@@ -12,7 +12,7 @@ import nbformat
 import pytest
 
 from mlpack.stores.project import Project
-from tests.support import SHARED, require, tiny_base
+from tests.support import tiny_base
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
@@ -41,8 +41,6 @@ def executed(name: str, model: Path, folder: Path) -> Any:  # noqa: ANN401
     tiny_base(Project(project))
     beside = folder / "notebooks"
     beside.mkdir()
-    if name == "ferplus":
-        shutil.copy(require(SHARED / "images" / "face-sad.jpg"), beside / "face.jpg")
     path = CHECKOUT / "notebooks" / f"{name}.ipynb"
     notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
     client = nbclient.NotebookClient(
