@@ -10,7 +10,7 @@ demo:
 
 test:
 	@scripts/system-packages mmdebstrap ca-certificates chromium chromium-driver containerd \
-		docker-registry docker.io gcc libc6-dev openssl podman qemu-user runc skopeo umoci
+		docker-registry docker.io gcc influxdb libc6-dev mosquitto openssl podman qemu-user runc skopeo umoci
 	@scripts/venv dev
 	$(PYTHON) -m pytest
 

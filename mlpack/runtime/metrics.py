@@ -48,6 +48,7 @@ class Metrics:
         self._lock = threading.Lock()
         self._requests: Counter[tuple[str, str]] = Counter()
         self._scored: Counter[str] = Counter()
+        self._messages: Counter[tuple[str, str]] = Counter()
         self._request_seconds: dict[str, Histogram] = {}
         self._run_seconds = Histogram(_SECONDS)
         self._queue_seconds = Histogram(_SECONDS)
@@ -69,6 +70,16 @@ class Metrics:
             self._queue_seconds.observe(queued)
             self._run_seconds.observe(run)
             self._joined.observe(joined)
+
+    def message(self, front: str, outcome: str) -> None:
+        """Count what became of a message that came over ``front``, mqtt or iotedge."""
+        with self._lock:
+            self._messages[front, outcome] += 1
+
+    def messages(self, front: str) -> dict[str, int]:
+        """How many messages over ``front`` had which outcome."""
+        with self._lock:
+            return {each: count for (over, each), count in self._messages.items() if over == front}
 
     def refused(self, code: int) -> None:
         """Count a request that was not scored."""
@@ -92,6 +103,12 @@ class Metrics:
             for code, count in self._scored.items():
                 scored.add_metric([code], count)
             yield scored
+            messages = core.CounterMetricFamily(
+                "mlpack_messages", "Messages of devices.", labels=["front", "outcome"]
+            )
+            for (front, outcome), count in self._messages.items():
+                messages.add_metric([front, outcome], count)
+            yield messages
             seconds = core.HistogramMetricFamily(
                 "mlpack_request_seconds",
                 "From a request's arrival to its answer.",

@@ -85,6 +85,15 @@ class Scorer(Protocol):
         """Whether tensors of several requests may be joined on axis 0."""
         ...
 
+    @property
+    def prediction(self) -> tuple[str, ...]:
+        """Members of an answer that go out as a prediction over MQTT; none: all of them."""
+        ...
+
+    def configure(self, properties: Mapping[str, object]) -> None:
+        """Take the settings of a device twin; raise :class:`~.problems.BadRequest`."""
+        ...
+
     def run(self, payload: Payload) -> object:
         """Azure ML's contract: a value for JSON, or a :class:`Reply`."""
         ...

@@ -1,0 +1,1 @@
+../../templates/fan/score.py
