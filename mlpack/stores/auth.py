@@ -17,6 +17,9 @@ from mlpack.stores.credentials import Credentials
 from mlpack.stores.exchange import RegistryError, Request, Response, origin
 
 Flow = Generator[Request, Response, Response]
+CLIENT = "mlpack"
+"""``client_id``: what a token service notes of us."""
+
 MAX_TOKEN_BYTES = 1024 * 1024
 _PARAMETER = re.compile(r'([A-Za-z_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
 
@@ -34,13 +37,15 @@ class Challenge:
 
     realm: str = ""
     service: str = ""
+    error: str = ""
+    """Why a token was refused, such as ``insufficient_scope`` (RFC 6750)."""
 
     @classmethod
     def parse(cls, header: str) -> Challenge | None:
         """Read ``WWW-Authenticate``; ``None`` where nothing in it can be answered.
 
         >>> Challenge.parse('Bearer realm="https://a.example/token",service="reg"')
-        Challenge(scheme='bearer', realm='https://a.example/token', service='reg')
+        Challenge(scheme='bearer', realm='https://a.example/token', service='reg', error='')
         """
         for scheme in ("bearer", "basic"):
             found = re.search(rf"(?:^|,)\s*{scheme}(?:\s+|$)", header, re.IGNORECASE)
@@ -49,7 +54,7 @@ class Challenge:
             given: dict[str, str] = {}
             for name, quoted, plain in _PARAMETER.findall(header[found.end() :]):
                 given.setdefault(name.lower(), quoted or plain)
-            return cls(scheme, given.get("realm", ""), given.get("service", ""))
+            return cls(scheme, *(given.get(key, "") for key in ("realm", "service", "error")))
         return None
 
 
@@ -96,21 +101,27 @@ def authorized(request: Request, scope: str, memory: Memory) -> Flow:
     yield from _answer(challenge, scope, memory)
     response = yield _signed(request, memory.known(scope))
     if response.status == 401 and origin(response.url or request.url) == memory.origin:
+        again = Challenge.parse(response.headers.get("www-authenticate", ""))
         response.close()
         memory.held.clear()
-        raise _wrong(memory)
+        raise _wrong(memory, again, scope)
     return response
 
 
 def _answer(challenge: Challenge, scope: str, memory: Memory) -> Generator[Request, Response, None]:
     credentials = memory.credentials()
     if challenge.scheme == "basic":
-        if credentials is None or credentials.token:
+        if credentials is None or not credentials.username:
             raise _wrong(memory)
         memory.held[""] = _basic(credentials)
         return
     _check_realm(challenge, memory)
     response = yield _token_request(challenge, scope, credentials)
+    old = response.status in {404, 405} and credentials is not None and credentials.token
+    if old and credentials is not None and credentials.password:
+        # A token service of before OAuth 2, such as Harbor's: with the password, then.
+        response.close()
+        response = yield _token_query(challenge, scope, credentials)
     with response:
         if response.status != 200:
             if response.status in {400, 401, 403}:
@@ -131,21 +142,29 @@ def _check_realm(challenge: Challenge, memory: Memory) -> None:
 
 
 def _token_request(challenge: Challenge, scope: str, credentials: Credentials | None) -> Request:
-    asked = [("service", challenge.service)] if challenge.service else []
+    """Ask for a token: with an identity token by POST, with a password or none by GET."""
+    if credentials is None or not credentials.token:
+        return _token_query(challenge, scope, credentials)
+    # Scopes in one parameter, as engines send them; ACR, Docker Hub and Artifactory take it so.
+    form = {
+        "grant_type": "refresh_token",
+        "service": challenge.service,
+        "scope": scope,
+        "client_id": CLIENT,
+        "refresh_token": credentials.token,
+    }
+    return Request(
+        method="POST",
+        url=challenge.realm,
+        headers={"Content-Type": "application/x-www-form-urlencoded"},
+        body=urlencode({key: text for key, text in form.items() if text}).encode(),
+    )
+
+
+def _token_query(challenge: Challenge, scope: str, credentials: Credentials | None) -> Request:
+    asked = [("account", credentials.username)] if credentials else []
+    asked += [("service", challenge.service)] if challenge.service else []
     asked += [("scope", each) for each in scope.split()]
-    if credentials is not None and credentials.token:
-        form = [
-            *asked,
-            ("grant_type", "refresh_token"),
-            ("client_id", "mlpack"),
-            ("refresh_token", credentials.token),
-        ]
-        return Request(
-            method="POST",
-            url=challenge.realm,
-            headers={"Content-Type": "application/x-www-form-urlencoded"},
-            body=urlencode(form).encode(),
-        )
     mark = "&" if "?" in challenge.realm else "?"
     return _signed(
         Request(method="GET", url=f"{challenge.realm}{mark}{urlencode(asked)}"),
@@ -177,10 +196,15 @@ def _basic(credentials: Credentials) -> str:
     return f"Basic {base64.b64encode(pair).decode()}"
 
 
-def _wrong(memory: Memory) -> Unauthorized:
+def _wrong(memory: Memory, challenge: Challenge | None = None, scope: str = "") -> Unauthorized:
     host = urlsplit(memory.origin).netloc
     if memory.credentials() is None:
         return Unauthorized(f"{host} wants a login", hint=f"log in with: docker login {host}")
+    if challenge is not None and challenge.error == "insufficient_scope":
+        return Unauthorized(
+            f"{host}: the login there is for it does not give {scope}",
+            hint="ask for that access, or log in as somebody who has it: docker login " + host,
+        )
     return Unauthorized(
         f"{host} does not accept the credentials there are for it",
         hint=f"log in again with: docker login {host}",

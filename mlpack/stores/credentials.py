@@ -16,6 +16,9 @@ from mlpack.oci.document import InvalidContent, Node, parse
 
 DOCKER_HUB = "https://index.docker.io/v1/"
 HELPER_SECONDS = 60
+AZURE_USER = "00000000-0000-0000-0000-000000000000"
+"""Whom Azure's registries know by a token alone (azure.github.io/acr/AAD-OAuth.html)."""
+
 _NOT_FOUND = "credentials not found"
 _TOKEN = "<token>"  # noqa: S105 - the word helpers put where a user name would stand
 
@@ -31,7 +34,17 @@ class Credentials:
     username: str = field(repr=False)
     password: str = field(repr=False, default="")
     token: str = field(repr=False, default="")
-    """An identity token; where it is set there is no password."""
+    """An identity token, which is exchanged for others; used before a password."""
+
+    @classmethod
+    def of(cls, username: str, secret: str) -> Credentials:
+        """What a user name and its secret are: two names say that the secret is a token."""
+        if username == _TOKEN:
+            return cls("", token=secret)
+        if username == AZURE_USER:
+            # As ``az acr login`` leaves it: a refresh token of ACR, from its /oauth2/exchange.
+            return cls(username, secret, token=secret)
+        return cls(username, secret)
 
 
 def find_credentials(configs: Sequence[Path], registry: str) -> Credentials | None:
@@ -90,7 +103,7 @@ def _entry(entry: Node) -> Credentials | None:
     name, colon, password = pair.partition(":")
     if not colon:
         raise InvalidContent(packed.where, "is not a user name and a password")
-    return Credentials(name, password.rstrip("\0"))
+    return Credentials.of(name, password.rstrip("\0"))
 
 
 def _ask(helper: str, server: str) -> Credentials | None:
@@ -129,7 +142,7 @@ def _helped(program: str, text: str) -> Credentials | None:
         raise BadCredentials(f"{program} gave no user name and secret")
     if not secret:
         return None
-    return Credentials("", token=secret) if name == _TOKEN else Credentials(name, secret)
+    return Credentials.of(name, secret)
 
 
 def _key(registry: str) -> str:

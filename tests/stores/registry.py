@@ -36,13 +36,18 @@ class Registry:
 
 
 @contextmanager
-def running(folder: Path, *, login: bool = False, tls: bool = False) -> Iterator[Registry]:
-    """Start a registry with its data in ``folder``; with ``login`` it wants USER and PASSWORD."""
+def running(
+    folder: Path, *, login: bool = False, tls: bool = False, auth: str = ""
+) -> Iterator[Registry]:
+    """Start a registry with its data in ``folder``; with ``login`` it wants USER and PASSWORD.
+
+    ``auth`` is another way to log in, as its config has it.
+    """
     require(PROGRAM)
     folder.mkdir(parents=True)
     port = free_port()
     ca = certificate(folder) if tls else None
-    (folder / "config.yml").write_text(_config(folder, port, login, tls))
+    (folder / "config.yml").write_text(_config(folder, port, login, tls) + auth)
     command = [str(PROGRAM), "serve", str(folder / "config.yml")]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)

@@ -56,7 +56,7 @@ def test_an_anonymous_token_for_just_what_is_needed() -> None:
     first, second, third = talk(memory(), [refused(BEARER), token(), OK])
     assert first.headers == {}
     query = parse_qs(urlsplit(second.url).query)
-    assert query == {"service": ["r.example.com"], "scope": [SCOPE]}
+    assert query == {"service": ["r.example.com"], "scope": [SCOPE]}, "no account"
     assert "Authorization" not in second.headers
     assert third.headers["Authorization"] == "Bearer abc"
 
@@ -86,6 +86,55 @@ def test_an_identity_token_is_exchanged() -> None:
     assert (form["grant_type"], form["refresh_token"]) == (["refresh_token"], ["idt"])
     assert second.method == "POST"
     assert "idt" not in second.url
+
+
+def test_the_account_is_named() -> None:
+    _, second, _ = talk(memory(Credentials("u", "p")), [refused(BEARER), token(), OK])
+    assert parse_qs(urlsplit(second.url).query)["account"] == ["u"]
+
+
+def test_several_scopes() -> None:
+    """Engines join them in a form, and repeat the parameter in a query."""
+    both = f"{SCOPE} repository:edge/base:pull"
+    for credentials, wanted in (
+        (Credentials("u", "p"), both.split()),
+        (Credentials("", token="idt"), [both]),
+    ):
+        flow = authorized(ASK, both, memory(credentials))
+        next(flow)
+        asked = flow.send(refused(BEARER))
+        text = asked.body.decode() if isinstance(asked.body, bytes) and asked.body else ""
+        assert parse_qs(text or urlsplit(asked.url).query)["scope"] == wanted
+
+
+AZURE = Credentials.of("00000000-0000-0000-0000-000000000000", "t0ken")
+
+
+def test_azure_s_user_is_a_token() -> None:
+    _, second, _ = talk(memory(AZURE), [refused(BEARER), token(), OK])
+    assert isinstance(second.body, bytes)
+    assert parse_qs(second.body.decode()) == {
+        "grant_type": ["refresh_token"],
+        "service": ["r.example.com"],
+        "scope": [SCOPE],
+        "client_id": ["mlpack"],
+        "refresh_token": ["t0ken"],
+    }
+    assert "Authorization" not in second.headers
+
+
+def test_a_token_service_that_knows_no_forms_gets_the_password() -> None:
+    answers = [refused(BEARER), Response.of(405, {}), token(), OK]
+    _, form, query, last = talk(memory(AZURE), answers)
+    assert (form.method, query.method) == ("POST", "GET")
+    assert query.headers["Authorization"].startswith("Basic ")
+    assert last.headers["Authorization"] == "Bearer abc"
+
+
+def test_rights_that_are_missing_are_named() -> None:
+    scarce = refused(f'{BEARER},error="insufficient_scope"')
+    with pytest.raises(Unauthorized, match="does not give repository:edge/fan:pull"):
+        talk(memory(Credentials("u", "p")), [refused(BEARER), token(), scarce])
 
 
 def test_basic() -> None:
