@@ -13,6 +13,7 @@ import pytest
 
 from mlpack.cli.main import COMMANDS, cli
 from mlpack.cli.options import ENVIRONMENT
+from mlpack.model.groups import GROUP_KEYS
 from mlpack.model.recipe import Recipe
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -63,7 +64,7 @@ def test_the_readme_names_every_command(name: str) -> None:
     assert f"`mlpack {name}" in (CHECKOUT / "README.md").read_text(encoding="utf-8")
 
 
-TABLES = ("registry", "base", "device", "module", "fleet")
+TABLES = ("registry", "base", "device", "module", "fleet", "deploy")
 
 
 def test_the_settings_are_those_of_the_recipe() -> None:
@@ -74,6 +75,9 @@ def test_the_settings_are_those_of_the_recipe() -> None:
     for table, values in tables.items():
         for field in dataclasses.fields(values):
             assert f"`[{table}] {called.get(field.name, field.name)}`" in page
+    groups = page.partition("## Device groups")[2]
+    for key in GROUP_KEYS:
+        assert f"| `{key}` |" in groups
     for name, (table, key) in ENVIRONMENT.items():
         line = next(line for line in page.splitlines() if f"`[{table}] {key}`" in line)
         assert f"`MLPACK_{name.upper()}`" in line

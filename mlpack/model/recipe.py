@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from mlpack.errors import MlpackError, UsageError
+from mlpack.model.groups import DeployRecipe, read_deploy
+from mlpack.model.table import filled, integer, known, parsed, table, text
 from mlpack.oci.descriptor import Platform
-from mlpack.oci.document import MAX_INTEGER, InvalidContent, Node
+from mlpack.oci.document import InvalidContent, Node
 from mlpack.oci.reference import Reference
-from mlpack.words import nearest
-
-T = TypeVar("T")
 
 _NAME = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
 _DEBIAN_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
@@ -152,6 +150,7 @@ class Recipe:
     device: DeviceRecipe = field(default_factory=DeviceRecipe)
     module: ModuleRecipe = field(default_factory=ModuleRecipe)
     fleet: FleetRecipe = field(default_factory=FleetRecipe)
+    deploy: DeployRecipe = field(default_factory=DeployRecipe)
 
     @classmethod
     def parse(cls, text: str, overrides: Iterable[Override] = ()) -> Recipe:
@@ -169,26 +168,27 @@ class Recipe:
 
 
 def _recipe(root: Node) -> Recipe:
-    _known(root, "model", "image", "registry", "base", "device", "module", "fleet")
+    known(root, "model", "image", "registry", "base", "device", "module", "fleet", "deploy")
     model = root.need("model")
-    _known(model, "name", "scoring")
-    image = _table(root, "image", "repository")
+    known(model, "name", "scoring")
+    image = table(root, "image", "repository")
     repository = image.get("repository")
     return Recipe(
-        model=_parsed(model.need("name"), check_name),
-        scoring=_text(model, "scoring", ""),
-        repository=_parsed(repository, Reference.parse_repository) if repository else None,
-        registry=_registry(_table(root, "registry", "ca", "insecure")),
-        base=_base(_table(root, "base", "from", "platforms", "requirements", "packages", "mirror")),
-        device=_device(_table(root, "device", "engine", "tls", "token_bytes", "certificate_bytes")),
-        module=_module(_table(root, "module", "name", "port", "env")),
-        fleet=_fleet(_table(root, "fleet", "devices", "tariff")),
+        model=parsed(model.need("name"), check_name),
+        scoring=text(model, "scoring", ""),
+        repository=parsed(repository, Reference.parse_repository) if repository else None,
+        registry=_registry(table(root, "registry", "ca", "insecure")),
+        base=_base(table(root, "base", "from", "platforms", "requirements", "packages", "mirror")),
+        device=_device(table(root, "device", "engine", "tls", "token_bytes", "certificate_bytes")),
+        module=_module(table(root, "module", "name", "port", "env")),
+        fleet=_fleet(table(root, "fleet", "devices", "tariff")),
+        deploy=read_deploy(root),
     )
 
 
 def _registry(node: Node) -> RegistryRecipe:
     insecure = node.get("insecure")
-    return RegistryRecipe(ca=_text(node, "ca", ""), insecure=insecure.texts() if insecure else ())
+    return RegistryRecipe(ca=text(node, "ca", ""), insecure=insecure.texts() if insecure else ())
 
 
 def _overridden(document: dict[str, dict[str, object]], over: Override) -> Recipe:
@@ -204,79 +204,39 @@ def _overridden(document: dict[str, dict[str, object]], over: Override) -> Recip
 def _base(node: Node) -> BaseRecipe:
     default = BaseRecipe()
     platforms, packages = node.get("platforms"), node.get("packages")
-    named = [_parsed(e, Platform.parse) for e in platforms.elements()] if platforms else []
-    wanted = [_parsed(e, _debian_name) for e in packages.elements()] if packages else []
+    named = [parsed(e, Platform.parse) for e in platforms.elements()] if platforms else []
+    wanted = [parsed(e, _debian_name) for e in packages.elements()] if packages else []
     return BaseRecipe(
-        source=_filled(node, "from", default.source),
+        source=filled(node, "from", default.source),
         platforms=tuple(sorted(set(named))) or default.platforms,
-        requirements=_filled(node, "requirements", default.requirements),
+        requirements=filled(node, "requirements", default.requirements),
         packages=tuple(sorted(set(wanted))),
-        mirror=_text(node, "mirror", ""),
+        mirror=text(node, "mirror", ""),
     )
 
 
 def _device(node: Node) -> DeviceRecipe:
     default = DeviceRecipe()
     return DeviceRecipe(
-        engine=_text(node, "engine", default.engine),
-        tls=_text(node, "tls", default.tls),
-        token_bytes=_integer(node, "token_bytes", default.token_bytes),
-        certificate_bytes=_integer(node, "certificate_bytes", default.certificate_bytes),
+        engine=text(node, "engine", default.engine),
+        tls=text(node, "tls", default.tls),
+        token_bytes=integer(node, "token_bytes", default.token_bytes),
+        certificate_bytes=integer(node, "certificate_bytes", default.certificate_bytes),
     )
 
 
 def _module(node: Node) -> ModuleRecipe:
     env = node.get("env")
-    port = _integer(node, "port", 5001, minimum=1, maximum=MAX_PORT)
-    return ModuleRecipe(name=_text(node, "name", ""), port=port, env=env.text_map() if env else {})
+    port = integer(node, "port", 5001, minimum=1, maximum=MAX_PORT)
+    return ModuleRecipe(name=text(node, "name", ""), port=port, env=env.text_map() if env else {})
 
 
 def _fleet(node: Node) -> FleetRecipe:
     default = FleetRecipe()
     return FleetRecipe(
-        devices=_integer(node, "devices", default.devices, minimum=1, maximum=MAX_DEVICES),
-        tariff=_filled(node, "tariff", default.tariff),
+        devices=integer(node, "devices", default.devices, minimum=1, maximum=MAX_DEVICES),
+        tariff=filled(node, "tariff", default.tariff),
     )
-
-
-def _table(root: Node, name: str, *keys: str) -> Node:
-    table = root.get(name) or Node({}, f"{root.where}.{name}")
-    _known(table, *keys)
-    return table
-
-
-def _known(node: Node, *keys: str) -> None:
-    for key in node.mapping():
-        if key not in keys:
-            raise InvalidContent(f"{node.where}.{key}", f"is not a setting{nearest(key, keys)}")
-
-
-def _text(node: Node, key: str, default: str) -> str:
-    found = node.get(key)
-    return found.text() if found else default
-
-
-def _filled(node: Node, key: str, default: str) -> str:
-    """As :func:`_text`, for what cannot be empty."""
-    found = _text(node, key, default)
-    if not found.strip():
-        raise InvalidContent(f"{node.where}.{key}", "is empty", hint="leave it out, or write one")
-    return found
-
-
-def _integer(
-    node: Node, key: str, default: int, *, minimum: int = 0, maximum: int = MAX_INTEGER
-) -> int:
-    found = node.get(key)
-    return found.integer(minimum=minimum, maximum=maximum) if found else default
-
-
-def _parsed(node: Node, read: Callable[[str], T]) -> T:
-    """What ``read`` makes of a text; where it refuses, the message names the setting too."""
-    try:
-        return read(node.text())
-    except UsageError as error:
-        raise InvalidContent(node.where, str(error), hint=error.hint) from error
 
 
 def _debian_name(text: str) -> str:
