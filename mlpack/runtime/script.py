@@ -20,7 +20,7 @@ from urllib.parse import parse_qs
 from . import azureml, onnx
 from .problems import BadRequest, Failed, Problem, Unsupported
 from .scorer import Array, Payload
-from .settings import NotServable, Settings
+from .settings import NotServable, ScriptFailed, Settings
 from .signature import Dimension, Signature, Tensor, kind_of
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def _to_start(what: str) -> Iterator[None]:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a script may call sys.exit()
-        raise NotServable(f"{what} failed: {error!r}") from error
+        raise ScriptFailed(f"{what} failed: {error!r}") from error
 
 
 def _load(path: Path, app_root: Path) -> ModuleType:

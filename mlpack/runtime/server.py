@@ -27,7 +27,7 @@ from . import logs
 from .fronts import Front, open_fronts
 from .http.app import application
 from .module import Module
-from .settings import NotServable, Settings
+from .settings import NotServable, ScriptFailed, Settings
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
 _ATTACH_FILTER = 26
@@ -50,7 +50,8 @@ def serve(settings: Settings, environment: Mapping[str, str] = os.environ) -> in
         server = _Server(module, listener)
         fronts = open_fronts(module, environment)
     except NotServable as error:
-        _log.error("%s", error, exc_info=error.__cause__)
+        cause = error.__cause__ if isinstance(error, ScriptFailed) else None
+        _log.error("%s", error, exc_info=cause)
         return 1
     model = f"{module.identity.name} {module.identity.version}"
     _log.info("ready on port %d, model %s, in %.2f s", settings.port, model, module.load_seconds)

@@ -19,6 +19,10 @@ class NotServable(Exception):
     """A release that cannot score: no model, no script, or one that does not load."""
 
 
+class ScriptFailed(NotServable):
+    """A script that raises before the first request; what it raised is the cause."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """The environment, read once. docs/scoring.md lists the variables."""
