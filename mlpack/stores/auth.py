@@ -21,6 +21,7 @@ CLIENT = "mlpack"
 """``client_id``: what a token service notes of us."""
 
 MAX_TOKEN_BYTES = 1024 * 1024
+_SCARCE = "insufficient_scope"
 _PARAMETER = re.compile(r'([A-Za-z_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
 
 
@@ -97,6 +98,9 @@ def authorized(request: Request, scope: str, memory: Memory) -> Flow:
         raise Unauthorized(f"{request}: refused, and how to log in is not said")
     if challenge.scheme == "basic" and memory.known(scope) is not None:
         raise _wrong(memory)
+    if challenge.error == _SCARCE and memory.known(scope) is not None:
+        # The token is good and gives too little: another one would not give more.
+        raise _wrong(memory, challenge, scope)
     memory.challenge = challenge
     yield from _answer(challenge, scope, memory)
     response = yield _signed(request, memory.known(scope))
@@ -200,7 +204,7 @@ def _wrong(memory: Memory, challenge: Challenge | None = None, scope: str = "") 
     host = urlsplit(memory.origin).netloc
     if memory.credentials() is None:
         return Unauthorized(f"{host} wants a login", hint=f"log in with: docker login {host}")
-    if challenge is not None and challenge.error == "insufficient_scope":
+    if challenge is not None and challenge.error == _SCARCE:
         return Unauthorized(
             f"{host}: the login there is for it does not give {scope}",
             hint="ask for that access, or log in as somebody who has it: docker login " + host,
