@@ -41,7 +41,9 @@ def routes(module: Module) -> list[Route]:
     async def root(request: Request) -> Response:
         if "text/html" in request.headers.get("accept", ""):
             return Response(page, headers=headers, media_type="text/html")
-        return healthy(module)
+        found = healthy(module)
+        found.headers["Vary"] = "Accept"
+        return found
 
     return [Route("/", root, methods=["GET"])]
 
