@@ -33,7 +33,7 @@ class Scorer:
     """A scorer that does what the test says, and remembers how many rows came at once."""
 
     signature = SIGNATURE
-    fields = ()
+    fields = prediction = ()
     ranges: Mapping[str, tuple[float, float, float]] = {}
     images = generic = raw = False
     tensors = batches = True
@@ -58,6 +58,9 @@ class Scorer:
         return {"y": x * 2}
 
     def run_image(self, image: object) -> object:
+        raise NotImplementedError
+
+    def configure(self, properties: Mapping[str, object]) -> None:
         raise NotImplementedError
 
 
@@ -234,21 +237,23 @@ def test_late_requests_are_answered_and_skipped() -> None:
     found.close()
 
 
+def states(found: Module) -> tuple[bool, bool]:
+    return found.live, found.ready
+
+
 def test_it_is_not_live_while_it_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mlpack.runtime.module._RECOVERY_SECONDS", 0.05)
     hold = threading.Event()
     found = module(Scorer(lambda _: hold.wait(10)), timeout=0.05)
-    assert found.live
-    assert found.ready
+    assert states(found) == (True, True)
     with pytest.raises(Late):
         found.score_here(send())
     deadline = time.monotonic() + 5
-    while found.live:
+    while states(found) != (False, False):
         assert time.monotonic() < deadline
-    assert not found.ready
     hold.set()
     assert found.score_here(send()) is True
-    assert found.live
+    assert states(found) == (True, True)
     found.close()
 
 

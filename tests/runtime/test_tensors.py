@@ -317,7 +317,12 @@ def test_binary_answers_are_the_only_tensor() -> None:
     assert only_output({"y": array}) == ("y", array)
     assert to_octets(array) == struct.pack("<4f", 0, 1, 2, 3)
     assert read_npy(to_npy(array)).tolist() == [[0, 1], [2, 3]]
-    for outputs in ({"a": array, "b": array}, {"a": [{}]}, {"a": np.array(["x"], object)}):
+    several: list[dict[str, object]] = [
+        {"a": array, "b": array},
+        {"a": [{}]},
+        {"a": np.array(["x"], object)},
+    ]
+    for outputs in several:
         with pytest.raises(Unacceptable, match="accept application/json"):
             only_output(outputs)
 
