@@ -130,7 +130,7 @@ def test_a_provider_that_does_not_start() -> None:
 
 def test_a_name_that_is_no_provider(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLPACK_PROVIDERS", "gpu")
-    with pytest.raises(NotServable, match="'gpu' is no execution provider: .*cuda"):
+    with pytest.raises(NotServable, match=r"'gpu' is no execution provider: .*cuda"):
         open_model(models.doubled(tmp_path / "model.onnx"))
 
 
