@@ -36,6 +36,9 @@ class Settings:
     user: str = ""
     password: str = field(default="", repr=False)
     read_only: bool = False
+    allow_delete: bool = False
+    """Whether names may be deleted by who may push."""
+
     certificate: Path | None = None
     """PEM file of the certificate and its chain; plain HTTP without one."""
 
@@ -46,6 +49,11 @@ class Settings:
             raise UsageError(
                 "a user without a colon in its name, and a password, go together",
                 hint="give both --user and --password-file, or neither",
+            )
+        if self.allow_delete and self.read_only:
+            raise UsageError(
+                "a registry that takes no pushes deletes nothing",
+                hint="give --allow-delete or --read-only, not both",
             )
         if bool(self.certificate) != bool(self.key):
             raise UsageError(
@@ -100,7 +108,13 @@ def serve(layout: LayoutStore, settings: Settings, ready: Callable[[Serving], No
     except ImportError as error:
         raise NoServer(f"the registry needs {error.name}, which is not installed") from error
     login = Login(settings.user, settings.password) if settings.user else None
-    app = create_app(layout, login=login, writable=settings.writable)
+    app = create_app(
+        layout,
+        login=login,
+        writable=settings.writable,
+        deletable=settings.allow_delete,
+        guarded=settings.local and login is None,
+    )
     config = uvicorn.Config(
         app,
         log_level="warning",

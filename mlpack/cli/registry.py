@@ -49,6 +49,9 @@ def registry() -> None:
 @click.option("--user", default="", metavar="NAME", help="Ask for this user and its password.")
 @click.option("--password-file", type=FILE, help="File whose first line is the password.")
 @click.option("--read-only", is_flag=True, help="Take no pushes.")
+@click.option(
+    "--allow-delete", is_flag=True, help="Let who may push delete tags and manifests, too."
+)
 @click.option("--certificate", type=FILE, help="PEM file: certificate and chain, for TLS.")
 @click.option("--key", type=FILE, help="PEM file: the certificate's key.")
 def serve(
@@ -58,6 +61,7 @@ def serve(
     user: str,
     password_file: Path | None,
     read_only: bool,
+    allow_delete: bool,
     certificate: Path | None,
     key: Path | None,
 ) -> None:
@@ -65,7 +69,9 @@ def serve(
 
     Release fan:1 is HOST:PORT/fan:1, and its newest is HOST:PORT/fan. A release
     never changes: a push of other content under its name is refused. Beyond this
-    machine, pushes need a user.
+    machine, pushes need a user; without one, the registry answers programs of this
+    machine under its own names (localhost, 127.0.0.1) only, and no web page. An upload
+    that is under way when it ends is lost, and clients begin it again.
     """
     from mlpack.api import registry as api
 
@@ -75,6 +81,7 @@ def serve(
         user=user,
         password=api.read_password(password_file) if password_file else "",
         read_only=read_only,
+        allow_delete=allow_delete,
         certificate=certificate,
         key=key,
     )

@@ -1,7 +1,8 @@
 """The registry as an application: the requests of the OCI distribution specification 1.1.
 
 Pull, push, resumable and mounted uploads, tags, referrers. Blobs are streamed in both
-directions and verified when they are pushed; nothing is deleted.
+directions and verified when they are pushed. Names are deleted only where that is allowed, blobs
+never.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Descriptor
 from mlpack.oci.digest import Digest, InvalidDigest
 from mlpack.oci.document import MAX_DOCUMENT_BYTES
-from mlpack.serve.access import BasicAuth, Login
+from mlpack.serve.access import BasicAuth, Login, ThisMachine
 from mlpack.serve.catalog import Catalog, check_repository, check_tag
 from mlpack.serve.errors import Refused
 from mlpack.serve.uploads import Upload, Uploads
@@ -35,10 +36,19 @@ VERSION = {"docker-distribution-api-version": "registry/2.0"}
 
 
 def create_app(
-    layout: LayoutStore, *, login: Login | None = None, writable: bool = True
+    layout: LayoutStore,
+    *,
+    login: Login | None = None,
+    writable: bool = True,
+    deletable: bool = False,
+    guarded: bool = False,
 ) -> Starlette:
-    """A registry over ``layout``; without ``login`` everyone may use it."""
-    registry = _Registry(layout, writable)
+    """A registry over ``layout``; without ``login`` everyone may use it.
+
+    ``guarded`` where only programs of this machine may.
+    """
+    registry = _Registry(layout, writable, deletable)
+    guards = [Middleware(BasicAuth, login=login)] if login else []
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -47,7 +57,7 @@ def create_app(
 
     return Starlette(
         routes=registry.routes(),
-        middleware=[Middleware(BasicAuth, login=login)] if login else [],
+        middleware=[Middleware(ThisMachine), *guards] if guarded else guards,
         exception_handlers={
             Refused: _refused,
             HTTPException: _no_such_request,
@@ -59,10 +69,11 @@ def create_app(
 
 
 class _Registry:
-    def __init__(self, layout: LayoutStore, writable: bool) -> None:
+    def __init__(self, layout: LayoutStore, writable: bool, deletable: bool) -> None:
         self.catalog = Catalog(layout)
         self.uploads = Uploads(layout)
         self.writable = writable
+        self.deletable = deletable
 
     def routes(self) -> list[Route]:
         upload = "/v2/{name:path}/blobs/uploads/{upload}"
@@ -73,6 +84,9 @@ class _Registry:
             Route("/v2/{name:path}/referrers/{digest}", self.list_referrers, methods=["GET"]),
             Route("/v2/{name:path}/manifests/{reference}", self.get_manifest, methods=["GET"]),
             Route("/v2/{name:path}/manifests/{reference}", self.put_manifest, methods=["PUT"]),
+            Route(
+                "/v2/{name:path}/manifests/{reference}", self.delete_manifest, methods=["DELETE"]
+            ),
             Route("/v2/{name:path}/blobs/uploads/", self.begin_upload, methods=["POST"]),
             Route(upload, self.show_upload, methods=["GET"]),
             Route(upload, self.add_to_upload, methods=["PATCH"]),
@@ -135,6 +149,14 @@ class _Registry:
         headers = _created(f"/v2/{name}/manifests/{target.digest}", target.digest)
         subject = await run_in_threadpool(self._subject, target)
         return Response(status_code=201, headers={**headers, **subject})
+
+    def delete_manifest(self, request: Request) -> Response:
+        name = self._writes_to(request)
+        if not self.deletable:
+            raise Refused("UNSUPPORTED", "this registry deletes nothing")
+        reference = check_tag(name, request.path_params["reference"])
+        self.catalog.forget(name, reference)
+        return Response(status_code=202)
 
     def _subject(self, target: Descriptor) -> dict[str, str]:
         subject = self.catalog.subject(target)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from mlpack.errors import MlpackError
+from mlpack.model.recipe import BASE
 from mlpack.model.version import version_order
 from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Descriptor
@@ -19,15 +20,17 @@ from mlpack.oci.digest import Digest, InvalidDigest
 from mlpack.oci.document import MAX_DOCUMENT_BYTES, InvalidContent, Node, parse
 from mlpack.oci.reference import InvalidReference, Reference
 from mlpack.serve.errors import Refused
-from mlpack.stores.base import put_bytes, read, select_image
+from mlpack.stores.base import put_bytes, read, read_index, select_image
 from mlpack.stores.layout import LayoutStore
+from mlpack.stores.records import RECORDS
 from mlpack.stores.releases import MODEL, VERSION, release_tag
+from mlpack.stores.untag import untag
 
 LATEST = "latest"
 _DOCUMENTS = media.MANIFESTS | media.INDEXES
 _BLOB = "application/octet-stream"
 _REFERRERS = "referrers"
-_OWN = ("model/", "release/")
+_OWN = ("model/", RECORDS)
 """Where a project keeps its records; what is named there never changes."""
 
 
@@ -90,6 +93,45 @@ class Catalog:
             named = self._described(target)
             self.layout.tag(named, f"{_REFERRERS}/{target.digest.hex}")
         return target
+
+    def forget(self, repository: str, reference: str) -> None:
+        """Remove a tag, or with a digest all of them and the manifest, unless others name it.
+
+        A release goes with its record. Layers and configs stay on disk.
+        """
+        target = self.manifest(repository, reference)
+        tags = {tag: each for tag, each in self.tags(repository).items() if each == target}
+        chosen = tags if ":" in reference else {reference: target}
+        if repository.startswith(_OWN) or not chosen.keys() <= tags.keys():
+            raise Refused("DENIED", f"{repository}:{reference} is not deleted here")
+        names = [name for tag in chosen for name in self._names_of(repository, tag, target)]
+        if BASE in names:
+            raise Refused("DENIED", "the project's base is not deleted here")
+        untag(self.layout, *names)
+        if ":" in reference:
+            self._drop_document(target)
+
+    def _names_of(self, repository: str, tag: str, target: Descriptor) -> Iterator[str]:
+        """What the layout calls this tag; of a release also its record."""
+        release = release_tag(repository, tag)
+        for name, each in self.layout.tags().items():
+            ours = {f"{repository}/{tag}", *([repository] if tag == LATEST else [])}
+            own = each.annotations.get(MODEL) == repository and each.annotations.get(VERSION) == tag
+            if each == target and (name in ours or (own and name == release)):
+                yield name
+                if own:
+                    yield f"{RECORDS}{repository}/{tag}"
+
+    def _drop_document(self, target: Descriptor) -> None:
+        """Delete a manifest that no name leads to any more, nor an index with a name."""
+        for entry in self.layout.entries():
+            named = {entry.digest}
+            if entry.media_type in media.INDEXES:
+                named |= {each.digest for each in read_index(self.layout, entry).manifests}
+            if target.digest in named:
+                return
+        self._subjects.pop(target.digest, None)
+        self.layout.path(target).unlink(missing_ok=True)
 
     def subject(self, target: Descriptor) -> Digest | None:
         """What the manifest ``target`` refers to."""

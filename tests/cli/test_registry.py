@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
 import socket
 import ssl
@@ -12,20 +13,25 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mlpack.api.copy import copy_image
 from mlpack.api.registry import Settings
 from mlpack.errors import UsageError
 from mlpack.oci.digest import Digest
-from mlpack.stores.layout import LayoutStore
+from mlpack.oci.image import ImageConfig, build_image
+from mlpack.stores.base import put_image
+from mlpack.stores.http import Client
+from mlpack.stores.layout import LayoutStore, validate
 from mlpack.stores.project import Project
+from mlpack.stores.registries import Registries
 from mlpack.stores.releases import releases
 from tests.e2e.wire import Certificate
-from tests.support import make_project, run, tiny_onnx
+from tests.support import AMD64, make_project, real_layer, run, tiny_onnx
 
 
 @contextmanager
@@ -214,3 +220,102 @@ def test_mlpack_pushes_to_it_and_pulls_from_it(project: Path, tmp_path: Path) ->
     assert list(releases(LayoutStore(tmp_path / "images"), "fan")) == ["1"]
     assert releases(other.layout, "fan")["1"] == releases(Project(project).layout, "fan")["1"]
     assert planned["transfer"]["layers"] > 0
+
+
+def _ask(url: str, method: str = "GET", **headers: str) -> int:
+    request = urllib.request.Request(url, method=method, headers=headers)
+    try:
+        with urllib.request.urlopen(request) as found:
+            return int(found.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+def test_without_a_user_no_web_page_is_answered(project: Path, tmp_path: Path) -> None:
+    """A browser of this machine reaches the loopback address, whatever page it is on."""
+    with serving("--store", str(tmp_path / "images")) as (answer, _):
+        at = f"http://{answer['address']}/v2/"
+        port = answer["address"].split(":")[1]
+        assert _ask(at, Host="rebound.example") == 403
+        assert _ask(f"{at}fan/blobs/uploads/", "POST", Origin="http://page.example") == 403
+        assert _ask(at, Host="") == 403
+        for name in (f"localhost:{port}", f"[::1]:{port}", "127.0.0.1"):
+            assert _ask(at, Host=name) == 200
+    (tmp_path / "password").write_text("only I know\n")
+    login = ["--user", "edge", "--password-file", str(tmp_path / "password")]
+    with serving("--store", str(tmp_path / "images"), *login) as (answer, _):
+        at = f"http://{answer['address']}/v2/"
+        given = {"Authorization": "Basic ZWRnZTpvbmx5IEkga25vdw=="}
+        assert _ask(at, Host="registry.example", **given) == 200, "behind a proxy of its own"
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_deleting_is_allowed_on_purpose_only(project: Path, tmp_path: Path, allowed: bool) -> None:
+    more = ["--allow-delete"] if allowed else []
+    store = LayoutStore(tmp_path / "images")
+    with serving("--store", str(store.root), *more) as (answer, _):
+        place = f"{answer['address']}/fan"
+        for to in (place, f"{place}:canary"):
+            assert run("-C", str(project), "push", "fan:1", "--to", to).exit_code == 0
+        digest = releases(store, "fan")["1"].digest
+        at = f"http://{answer['address']}/v2/fan/manifests"
+        assert _ask(f"{at}/1", "DELETE") == (202 if allowed else 405)
+        assert _ask(f"{at}/canary") == 200, "another tag stays"
+        if not allowed:
+            assert _ask(f"{at}/{digest}", "DELETE") == 405
+            assert list(releases(store, "fan")) == ["1"]
+            return
+        assert _ask(f"{at}/1") == 404
+        assert _ask(f"{at}/1", "DELETE") == 404
+        assert dict(releases(store, "fan")) == {}
+        assert _ask(f"{at}/{digest}", "DELETE") == 202
+        assert _ask(f"{at}/canary") == 404
+        assert _ask(f"{at}/{digest}") == 404
+        # A deleted release can come again.
+        assert run("-C", str(project), "push", "fan:1", "--to", place).exit_code == 0
+        assert _ask(f"{at}/1") == 200
+
+
+def test_what_a_project_stands_on_is_not_deleted(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    with serving("--allow-delete") as (answer, _):
+        at = f"http://{answer['address']}/v2"
+        for name in ("base/manifests/latest", "model/fan/manifests/1", "release/fan/manifests/1"):
+            assert _ask(f"{at}/{name}", "DELETE") == 403
+        assert _ask(f"{at}/fan/manifests/1", "DELETE") == 202
+        assert sorted(Project(project).layout.tags()) == ["base", "model/fan/1"]
+
+
+def test_an_upload_over_a_restart_is_begun_again(tmp_path: Path) -> None:
+    """It is lost with the server, and the push that was sending it goes on by itself."""
+    content = random.Random(9).randbytes(30_000_000)
+    layout = LayoutStore(tmp_path / "here")
+    made = real_layer(layout, {"model.bin": content})
+    layout.tag(put_image(layout, build_image(ImageConfig(platform=AMD64), [made])), "x")
+    store = ["--store", str(tmp_path / "there")]
+    with ExitStack() as stack:
+        answer, first = stack.enter_context(serving(*store))
+        port = answer["address"].split(":")[1]
+        read = most = 0
+
+        def restart(count: int) -> None:
+            nonlocal read, most
+            read, before = read + count, most
+            most = max(read, most)
+            if before < 10_000_000 <= most:
+                first.kill()
+                first.wait(timeout=20)
+                stack.enter_context(serving(*store, "--port", port))
+
+        with Registries(Client(sleep=lambda _: time.sleep(0.05))) as registries:
+            place = f"{answer['address']}/big:1"
+            copy_image(None, registries, f"oci:{layout.root}:x", place, advance=restart)
+            counted = registries.counted
+        assert counted.sent > len(content) + 1_000_000, "begun again from its first byte"
+        there = LayoutStore(tmp_path / "there")
+        assert validate(there) == ()
+        assert there.exists(made.descriptor)
+        assert not list(there.root.rglob(".part-*")), "what the killed one left is removed"
