@@ -61,7 +61,7 @@ def check_layered_agent(section: Section) -> Iterator[Problem]:
         # A path into a module changes part of what the base deployment says of it.
         whole = ("modules", name) in section.paths or ("modules",) in section.paths
         yield from _module_id(name, node)
-        yield from run(node, *_MODULE if whole else _MODULE[1:])
+        yield from run(node, *_MODULE if whole else (_PART, *_MODULE[1:]))
     yield from run(section.desired, member("runtime", member("settings", _credentials)))
     yield from run(section.desired, _one_module_per_host_port)
 
@@ -175,8 +175,10 @@ def _restart_policy(node: Node) -> Iterator[Problem]:
 
 
 _NEEDED = ("type", "status", "restartPolicy", "settings")
+_OPTIONAL = ("version", "env", "imagePullPolicy", "startupOrder")
+_PART = members((), (*_NEEDED, *_OPTIONAL))
 _MODULE: tuple[Check, ...] = (
-    members(_NEEDED, ("version", "env", "imagePullPolicy", "startupOrder")),
+    members(_NEEDED, _OPTIONAL),
     _needs_image,
     member("type", one_of(("docker",))),
     member("status", one_of(("running", "stopped"))),

@@ -45,6 +45,14 @@ class Module:
 
     env: Mapping[str, str] = field(default_factory=dict)
     startup_order: int = 1
+    restart_policy: str = "always"
+    """``always`` or ``never``: edgeAgent does not implement on-failure and on-unhealthy."""
+
+    pull_policy: str = "on-create"
+    """``on-create``, or ``never`` where the image is brought to the device by hand."""
+
+    twin: Mapping[str, object] = field(default_factory=dict)
+    """The module's own desired properties, which it reads from its twin."""
 
     def __post_init__(self) -> None:
         if self.image.digest is None:
@@ -55,6 +63,20 @@ class Module:
         """The module's ``settings``: its image, and its options in as many members as they need."""
         # edgeAgent refuses repository:tag@sha256:…, so a tag beside the digest is dropped.
         return {"image": str(replace(self.image, tag="")), **create_options.split(self.options)}
+
+    @property
+    def entry(self) -> dict[str, object]:
+        """What ``$edgeAgent`` holds under the module's name."""
+        return {
+            "type": "docker",
+            "status": "running",
+            "restartPolicy": self.restart_policy,
+            "imagePullPolicy": self.pull_policy,
+            "startupOrder": self.startup_order,
+            **({"version": self.version} if self.version else {}),
+            "env": {name: {"value": value} for name, value in self.env.items()},
+            "settings": self.settings,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,8 +18,9 @@ from mlpack.render.iotedge.problem import InvalidDeployment, Problem
 AGENT, HUB = "$edgeAgent", "$edgeHub"
 DESIRED = "properties.desired"
 ROOT = "deployment"
+CONTENT = "modulesContent"
 # Deployments of the preview service, and iotedgehubdev's still, say moduleContent.
-_CONTENTS = ("modulesContent", "moduleContent")
+_CONTENTS = (CONTENT, "moduleContent")
 
 
 @dataclass(frozen=True, slots=True)

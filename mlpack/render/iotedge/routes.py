@@ -55,6 +55,20 @@ class Route:
     """The module messages go to; empty for IoT Hub (``$upstream``)."""
 
     input: str = ""
+    priority: int | None = None
+    """0 (first) to 9; unset is last."""
+
+    seconds: int = 0
+    """How long its messages wait for a connection; 0 as long as the hub keeps all."""
+
+    @property
+    def entry(self) -> dict[str, object]:
+        """What ``$edgeHub`` holds under the route's name (schema 1.1)."""
+        return {
+            "route": str(self),
+            **({"priority": self.priority} if self.priority is not None else {}),
+            **({"timeToLiveSecs": self.seconds} if self.seconds else {}),
+        }
 
     @property
     def source_module(self) -> str:
