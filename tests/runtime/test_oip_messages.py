@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import struct
 from typing import Any
 
@@ -336,3 +338,35 @@ def test_what_scripts_return_is_written_too() -> None:
 def test_metadata_leaves_out_what_has_no_datatype() -> None:
     tensors = (*FAN.inputs, Tensor("m", "seq(map(int64,tensor(float)))", ()))
     assert metadata(tensors) == [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=8,
+)
+MEMBERS = st.sampled_from(["name", "shape", "datatype", "data", "parameters"])
+
+
+@given(JSON)
+def test_any_json_is_refused_or_read(document: object) -> None:
+    with contextlib.suppress(BadRequest):
+        parse_request(json.dumps(document).encode(), None, FAN)
+
+
+@given(st.dictionaries(MEMBERS, JSON), st.binary(max_size=20), st.booleans())
+def test_any_change_of_an_input_is_refused_or_read(
+    changes: dict[str, object], blob: bytes, known: bool
+) -> None:
+    text = json.dumps(request(**changes)).encode()
+    with contextlib.suppress(BadRequest):
+        found = parse_request(text + blob, str(len(text)), FAN if known else None)
+        assert found.inputs
+
+
+@given(
+    st.sampled_from(list(DTYPES)), st.binary(max_size=40), st.lists(st.integers(0, 9), max_size=3)
+)
+def test_any_bytes_are_refused_or_read(datatype: str, blob: bytes, shape: list[int]) -> None:
+    with contextlib.suppress(BadRequest):
+        assert from_bytes(memoryview(blob), datatype, shape).shape == tuple(shape)
