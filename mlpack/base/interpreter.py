@@ -13,9 +13,11 @@ from typing import BinaryIO, cast
 from mlpack.base.wheels import Interpreter
 from mlpack.errors import MlpackError
 from mlpack.oci import descriptor as media
+from mlpack.oci.filesystem import BrokenLayer
 from mlpack.oci.image import Layer
 from mlpack.oci.tree import OPAQUE, WHITEOUT
-from mlpack.stores.base import Readable
+from mlpack.stores.base import Corrupt, Readable
+from mlpack.stores.layers import Archive, members, open_tar
 
 _PYTHON = re.compile(r"(?:[\w.+-]+/)*bin/python3\.(\d+)")
 _GLIBC = re.compile(rb"GNU C Library [^\n]*version 2\.(\d+)")
@@ -56,13 +58,14 @@ def inspect(
 ) -> Inspection:
     """Find the first Python on the ``PATH`` of ``env`` in an image of ``layers``.
 
-    Raises :class:`NoPython` naming ``where``.
+    Raises :class:`NoPython` naming ``where``, :class:`UnreadableLayer`, and
+    :class:`~mlpack.stores.layers.TooMuch` for what unpacks to more than an image can be.
     """
     names: set[str] = set()
     glibc: int | None = None
     for layer in layers:
-        with open_tar(store, layer) as archive:
-            for member in archive:
+        with _archive(store, layer) as archive:
+            for member in members(archive):
                 name = posixpath.normpath(member.name).lstrip("/")
                 _apply(names, name)
                 if member.isfile() and _LIBC.fullmatch(name) and member.size <= _MOST_LIBC:
@@ -82,21 +85,19 @@ def inspect(
 
 
 @contextmanager
-def open_tar(store: Readable, layer: Layer) -> Iterator[tarfile.TarFile]:
-    """Read a layer's tar as a stream; raise :class:`UnreadableLayer` where that fails."""
+def _archive(store: Readable, layer: Layer) -> Iterator[Archive]:
+    """Read a layer's tar, verified and bounded; raise :class:`UnreadableLayer` where that fails."""
     if layer.descriptor.media_type in media.ZSTD_LAYERS:
         raise UnreadableLayer(
             f"layer {layer.digest.short} is zstd, which Docker 20.10 cannot unpack",
             hint="copy the image with gzip layers first: "
             "skopeo copy --dest-compress-format gzip FROM oci:DIR:TAG",
         )
-    gzip = layer.descriptor.media_type in media.GZIP_LAYERS
-    with store.open(layer.descriptor) as content:
-        try:
-            with tarfile.open(fileobj=content, mode="r|gz" if gzip else "r|") as archive:
-                yield archive
-        except (tarfile.TarError, EOFError, OSError) as error:
-            raise UnreadableLayer(f"layer {layer.digest.short} cannot be read ({error})") from error
+    try:
+        with open_tar(store, layer) as archive:
+            yield archive
+    except (Corrupt, BrokenLayer) as error:
+        raise UnreadableLayer(str(error), hint=error.hint) from error
 
 
 def _apply(names: set[str], name: str) -> None:

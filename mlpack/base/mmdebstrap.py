@@ -7,6 +7,7 @@ apt takes them where the archive still has them, and what it took is compared.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -84,7 +85,8 @@ def unpack(request: Request, folder: Path, advance: Advance) -> Unpacked:
     debs, root, preferences = folder / "debs", folder / "root.tar", folder / "preferences"
     debs.mkdir()
     preferences.write_text(pins(request.held))
-    _run([program, *arguments(request, debs, root, preferences)], advance)
+    command = [*_temporary(folder), program, *arguments(request, debs, root, preferences)]
+    _run(command, request.suite, advance)
     found = [_package(path) for path in sorted(debs.glob("*.deb"))]
     about = tuple(_about(path) for path in sorted(debs.glob("*.deb")))
     return Unpacked(root, tuple(sorted(found)), about)
@@ -109,7 +111,8 @@ def arguments(request: Request, debs: Path, root: Path, preferences: Path) -> li
     """
     upload = f"upload {shlex.quote(str(preferences))} /etc/apt/preferences.d/mlpack"
     return [
-        *("--quiet", "--variant=extract", "--format=tar"),
+        # Not --quiet: apt's own words, such as which package does not exist, would be kept back.
+        *("--variant=extract", "--format=tar"),
         f"--architectures={request.architecture}",
         f"--include={','.join(request.packages)}",
         '--aptopt=APT::Install-Recommends "false"',
@@ -159,7 +162,23 @@ def entries(root: Path) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
                 yield info, b""
 
 
-def _run(command: Sequence[str], advance: Advance) -> None:
+def _temporary(folder: Path) -> tuple[str, ...]:
+    """Have mmdebstrap keep what it may leave behind, such as its keyring, in ``folder``.
+
+    As root only: without, it works as other users, who cannot enter ``folder`` and whose files
+    we could not remove.
+    """
+    if os.geteuid() != 0:
+        return ()
+    place = folder / "tmp"
+    place.mkdir()
+    # apt fetches as a user of its own, who must be let in.
+    place.chmod(0o1777)
+    folder.chmod(0o755)
+    return ("env", f"TMPDIR={place}")
+
+
+def _run(command: Sequence[str], suite: str, advance: Advance) -> None:
     """Run to the end; ``advance`` is asked meanwhile, and stops it by raising."""
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -176,9 +195,16 @@ def _run(command: Sequence[str], advance: Advance) -> None:
                     raise
     if process.returncode:
         text = said.decode(errors="replace")
+        if missing := _missing(text):
+            raise DebianFailed(
+                f"Debian {suite} has no package {', '.join(missing)}",
+                hint="check [base] packages in mlpack.toml; names: https://packages.debian.org",
+            )
         raise DebianFailed(f"mmdebstrap failed: {_reason(text)}", hint=_hint(text))
 
 
+_UNKNOWN = re.compile(r"E: (?:Unable to locate package|Package) (\S+)(?= has no inst|$)", re.M)
+_ENDED = re.compile(r"E: mmdebstrap failed to run")
 _NO_ROOT = re.compile(r"chroot mode|new[ug]idmap|unshare|cannot create \S+ Permission denied")
 
 
@@ -194,11 +220,18 @@ def _hint(said: str) -> str:
     return "check the network and [base] mirror and packages in mlpack.toml"
 
 
+def _missing(said: str) -> tuple[str, ...]:
+    """The packages apt does not know."""
+    return tuple(dict.fromkeys(found.strip("'\"") for found in _UNKNOWN.findall(said)))
+
+
 def _reason(said: str) -> str:
     """The lines that say what went wrong, apt's before mmdebstrap's own."""
     lines = [line.strip() for line in said.splitlines()]
     wrong = [line for line in lines if line.startswith(("E:", "Err:", "W: Failed"))]
-    chosen = wrong[:2] or lines[-2:] or ["it gave no reason"]
+    # What mmdebstrap says of apt is apt's whole command line, of use to nobody here.
+    telling = [line.partition(": E: apt-get ")[0] for line in wrong if not _ENDED.match(line)]
+    chosen = telling[:2] or lines[-2:] or ["it gave no reason"]
     return "; ".join(line.removeprefix("E: ") for line in chosen)
 
 

@@ -51,12 +51,20 @@ def parse_requirements(text: str, file: str = "requirements.in") -> tuple[Requir
         if not content or content.startswith("#"):
             continue
         try:
-            found.append(Requirement(content))
+            read = Requirement(content)
         except InvalidRequirement as error:
             problem = str(error).splitlines()[0]
             raise InvalidRequirements(
                 f"{file} line {number}: {content!r} cannot be read ({problem})"
             ) from error
+        if read.url:
+            # The address itself is not repeated: it may hold a password.
+            raise InvalidRequirements(
+                f"{file} line {number}: {read.name} is asked for from an address, and a base is "
+                "made of packages from an index",
+                hint=f"name it by its version, as in: {read.name}>=1.0",
+            )
+        found.append(read)
     return tuple(found)
 
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
+import shutil
 import stat
 import tarfile
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +27,7 @@ from mlpack.base.mmdebstrap import (
     unpack,
 )
 from mlpack.model.lock import DebianPackage
+from tests.support import unavailable
 
 LIBC = DebianPackage("libc6", "2.36-9", "amd64", "a" * 64)
 REQUEST = Request(suite="bookworm", architecture="arm64", packages=("libc6", "tzdata"))
@@ -130,17 +135,67 @@ def test_without_mmdebstrap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert "apt-get install mmdebstrap" in caught.value.hint
 
 
-def test_what_apt_said_is_the_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program(
-        tmp_path,
-        "echo 'I: running'; echo 'E: Unable to locate package libnothing' >&2; "
-        "echo 'E: apt-get failed'; exit 25",
+APT = "apt-get --yes -oDebug::pkgDpkgPm=1 -oDPkg::Tools::options::'cat >&7' install x failed"
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (
+            "E: Unable to locate package libnothing\nE: Unable to locate package other",
+            "Debian bookworm has no package libnothing, other",
+        ),
+        (
+            "Package libold is not available, but is referred to by another package.\n"
+            "E: Package 'libold' has no installation candidate",
+            "Debian bookworm has no package libold",
+        ),
+        ("E: Failed to fetch http://m/x.deb  404", "mmdebstrap failed: Failed to fetch http://m"),
+        ("", "mmdebstrap failed: apt download failed"),
+    ],
+)
+def test_what_apt_said_is_the_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, message: str
+) -> None:
+    (tmp_path / "said").write_text(
+        f"I: running\n{said}\nE: apt download failed: E: {APT}\nE: mmdebstrap failed to run\n"
     )
+    program(tmp_path, f"cat {tmp_path}/said >&2; exit 25")
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     with pytest.raises(DebianFailed) as caught:
         unpack(REQUEST, tmp_path, nothing)
-    assert "Unable to locate package libnothing" in str(caught.value)
+    assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+    assert "apt-get" not in str(caught.value)
+
+
+def test_a_package_that_does_not_exist_really(tmp_path: Path) -> None:
+    if shutil.which("mmdebstrap") is None or os.geteuid() != 0:
+        unavailable("mmdebstrap is not installed, or this is not root")
+    asked = replace(REQUEST, architecture="amd64", packages=("libc6", "libno-such-thing9"))
+    place = tmp_path / "work"
+    place.mkdir()
+    with pytest.raises(DebianFailed) as caught:
+        unpack(asked, place, nothing)
+    assert str(caught.value) == "Debian bookworm has no package libno-such-thing9"
+    assert "[base] packages" in caught.value.hint
+
+
+def test_what_mmdebstrap_leaves_is_in_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ended in the middle it leaves a keyring, ``$TMPDIR/mmdebstrap.gpghome.*``."""
+    if os.geteuid() != 0:
+        unavailable("not root")
+    program(tmp_path, 'mkdir "${TMPDIR:-/tmp}/mmdebstrap.gpghome.mlpack-test"; exit 1')
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with tempfile.TemporaryDirectory() as name:
+        with pytest.raises(DebianFailed):
+            unpack(REQUEST, Path(name), nothing)
+        assert [each.name for each in (Path(name) / "tmp").iterdir()] == [
+            "mmdebstrap.gpghome.mlpack-test"
+        ]
+    assert not (Path(tempfile.gettempdir()) / "mmdebstrap.gpghome.mlpack-test").exists()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import tarfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from mlpack.oci.descriptor import Descriptor
 from mlpack.oci.digest import Digest
 from mlpack.oci.image import Image, ImageConfig, Layer, build_image
 from mlpack.stores.base import put_bytes, put_image, verified
+from mlpack.stores.layers import TooMuch
 from mlpack.stores.layout import LayoutStore
 from mlpack.stores.memory import MemoryStore
 from tests.base.doubles import GLIBC, source_image, system
@@ -90,7 +92,22 @@ def test_a_damaged_layer_is_refused() -> None:
     store = MemoryStore()
     blob = put_bytes(store, gzip.compress(b"not a tar" * 100), media.LAYER_GZIP)
     image = build_image(ImageConfig(platform=AMD64), [Layer(blob, Digest.of(b"x"))])
-    with pytest.raises(UnreadableLayer, match="cannot be read"):
+    with pytest.raises(UnreadableLayer, match="no readable tar"):
+        look(store, image)
+
+
+def test_a_bomb_is_given_up_before_it_is_unpacked() -> None:
+    """1.2 GB of zeros in 1.2 MB: more than a layer of that size can be."""
+    packer = zlib.compressobj(9, wbits=31)
+    zeros, blob = bytes(2**20), b""
+    info = tarfile.TarInfo("zeros")
+    info.size = 1200 * len(zeros)
+    blob = packer.compress(info.tobuf())
+    blob += b"".join(packer.compress(zeros) for _ in range(1200)) + packer.flush()
+    store = MemoryStore()
+    target = put_bytes(store, blob, media.LAYER_GZIP)
+    image = build_image(ImageConfig(platform=AMD64), [Layer(target, Digest.of(b"x"))])
+    with pytest.raises(TooMuch, match="unpacks to more than"):
         look(store, image)
 
 

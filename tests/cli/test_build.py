@@ -160,6 +160,11 @@ def refusal(project: Project, *args: str) -> tuple[str, str]:
             "numpy: requirements.in wants ==2.3.0, mlpack.lock has 2.4.6",
         ),
         ("pandas>=2", "pandas: requirements.in wants >=2, mlpack.lock does not have it"),
+        (
+            "numpy @ https://user:s3cret@example.com/numpy.whl",
+            "requirements.in line 1: numpy is asked for from an address",
+        ),
+        ("numpy\nonnxruntime @ file:///x", "requirements.in line 2: onnxruntime is asked for"),
         ("numpy\nnot a line!", "requirements.in line 2: 'not a line!' cannot be read"),
     ],
 )
