@@ -67,8 +67,23 @@ def _repository(text: str) -> Reference:
     return Reference.parse_repository(text)
 
 
+def _pair(text: str) -> tuple[str, str]:
+    from mlpack.errors import UsageError
+
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise UsageError(f"--env {text!r} sets nothing", hint="write it as --env KEY=VALUE")
+    return key, value
+
+
+PAIR = Parsed("KEY=VALUE", _pair)
 PLATFORM = Parsed("OS/ARCH", _platform)
 REPOSITORY = Parsed("REPOSITORY", _repository)
+
+
+def env(meaning: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """``--env KEY=VALUE``, as often as wanted: the function gets pairs."""
+    return click.option("--env", "env", multiple=True, type=PAIR, help=meaning)
 
 
 class Count(click.IntRange):

@@ -21,27 +21,22 @@ from mlpack.cli import options, output
     "--port", default=5001, type=click.IntRange(1, 65535), help="Port here.", show_default=True
 )
 @click.option("--network", default="", metavar="NAME", help="The container's network, as host.")
-@click.option("--env", "env", multiple=True, metavar="KEY=VALUE", help="Set in the container.")
-def run(image: str, engine: str, port: int, network: str, env: tuple[str, ...]) -> None:
+@options.env("Set in the container.")
+def run(image: str, engine: str, port: int, network: str, env: tuple[tuple[str, str], ...]) -> None:
     """Start a release as a container here, and wait until it answers.
 
     It is loaded first where the engine lacks it. Prints the address that scores; the
     container stays until it is removed, as said on stderr.
     """
     from mlpack.api import run as api
-    from mlpack.errors import UsageError
 
-    pairs = [each.partition("=") for each in env]
-    wrong = next((key for key, equals, _ in pairs if not (key and equals)), None)
-    if wrong is not None:
-        raise UsageError(f"--env {wrong!r} sets nothing", hint="write it as --env KEY=VALUE")
     started = api.run(
         options.project_if_any(),
         image,
         engine=engine,
         port=port,
         network=network,
-        env={key: value for key, _, value in pairs},
+        env=dict(env),
         registries=options.registries() if "/" in image else None,
     )
     output.note(f"{started.loaded.name} runs as {started.container[:12]}; end it: {started.end}")
