@@ -32,10 +32,13 @@ CPU revision : 3
 SCORE = """
 import os, site, sys
 site.addsitedir(sys.argv[1] + "/usr/local/lib/python3.11/dist-packages")
-from mlpack_runtime.scoring import open_scorer
+from mlpack_runtime.answers import to_json
+from mlpack_runtime.http import app  # all that serving imports
+from mlpack_runtime.scorer import Payload, open_scorer
 from mlpack_runtime.settings import Settings
 settings = Settings.read({"AZUREML_MODEL_DIR": sys.argv[2], "AML_APP_ROOT": "/nowhere"})
-print(os.uname().machine, open_scorer(settings).score(b'{"data": [[1, 2, 3, 4]]}'))
+answer = open_scorer(settings).run(Payload(content=b'{"data": [[1, 2, 3, 4]]}'))
+print(os.uname().machine, to_json(answer).decode())
 """
 
 
@@ -79,7 +82,7 @@ def test_arm64_scores_though_no_arm64_made_it(real_project: Project, tmp_path: P
         text=True,
         check=False,
     )
-    assert done.stdout == "aarch64 {'result': [[20.5]]}\n", done.stderr
+    assert done.stdout == 'aarch64 {"result":[[20.5]]}\n', done.stderr
 
 
 def test_the_base_in_numbers(real_project: Project) -> None:
