@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from docker.models.images import Image as DockerImage
 
 _LAST_LINES = 5
+_LONGEST = 300
+_FAILED = "see what the daemon's log says, or build without it: --builder oci"
 
 
 class NoDocker(MlpackError):
@@ -83,20 +85,42 @@ def _client() -> Iterator[DockerClient]:
             "the Python package docker is not installed",
             hint="pip install 'mlpack-edge[docker]', or build without it: --builder oci",
         ) from error
+    from requests.exceptions import RequestException
+
+    where = docker.utils.kwargs_from_env().get("base_url") or docker.constants.DEFAULT_UNIX_SOCKET
     try:
         client = docker.from_env()
     except docker.errors.DockerException as error:
-        raise NoDocker(f"no Docker daemon answers ({error})") from error
+        raise NoDocker(f"no Docker daemon answers at {where} ({_reason(error)})") from error
     try:
         yield client
     except docker.errors.BuildError as error:
-        log = [str(line.get("stream", "")).strip() for line in error.build_log]
-        said = "; ".join([line for line in log if line][-_LAST_LINES:])
-        raise BuildFailed(f"docker build: {error.msg} (after: {said})") from error
+        log = [str(line.get("stream", "")) for line in error.build_log]
+        said = "; ".join([_line(text) for text in log if text.strip()][-_LAST_LINES:])
+        after = f" (after: {said})" if said else ""
+        raise BuildFailed(f"docker build: {_line(error.msg)}{after}", hint=_FAILED) from error
     except docker.errors.APIError as error:
-        raise BuildFailed(f"docker: {error.explanation or error}") from error
+        raise BuildFailed(f"docker: {_line(error.explanation or error)}", hint=_FAILED) from error
+    except RequestException as error:
+        raise NoDocker(f"the Docker daemon at {where} went away ({_reason(error)})") from error
     finally:
         client.close()
+
+
+def _reason(error: BaseException) -> str:
+    """What the system said, out of the layers of libraries that passed it on."""
+    seen: list[BaseException] = [error]
+    for each in seen:
+        if isinstance(each, OSError) and each.strerror:
+            return each.strerror
+        inner = (each.__cause__, each.__context__, *each.args, getattr(each, "reason", None))
+        seen += [one for one in inner if isinstance(one, BaseException) and one not in seen]
+    return _line(seen[-1]).rpartition("version: ")[2]
+
+
+def _line(text: object) -> str:
+    """``text`` on one line, and not a page of it."""
+    return " ".join(str(text).split())[:_LONGEST]
 
 
 def _give_base(client: DockerClient, layout: LayoutStore, base: Image) -> str:

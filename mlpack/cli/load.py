@@ -21,8 +21,9 @@ from mlpack.cli import options, output
 def load(image: str, engine: str, name: str) -> None:
     """Bring an image into Docker or podman on this machine.
 
-    IMAGE is written as for mlpack diff. Docker is given only the layers it lacks.
-    Prints what the engine calls the image.
+    IMAGE is written as for mlpack diff. Docker is given only the layers it lacks; podman
+    says of none that it has it, is given all, and keeps what is new to it. Prints what
+    the engine calls the image.
     """
     from mlpack.api import load as api
 
