@@ -13,6 +13,7 @@ import pytest
 
 from mlpack.cli.main import COMMANDS, cli
 from mlpack.cli.options import ENVIRONMENT
+from mlpack.model.edge import EDGE_KEYS, MODULE_KEYS, REGISTRY_KEYS, ROUTE_KEYS, SYSTEM_KEYS
 from mlpack.model.groups import GROUP_KEYS
 from mlpack.model.recipe import Recipe
 
@@ -75,6 +76,10 @@ def test_the_settings_are_those_of_the_recipe() -> None:
     for table, values in tables.items():
         for field in dataclasses.fields(values):
             assert f"`[{table}] {called.get(field.name, field.name)}`" in page
+    for key in EDGE_KEYS:
+        assert f"`[edge] {key}`" in page
+    for key in {*MODULE_KEYS, *ROUTE_KEYS, *SYSTEM_KEYS, *REGISTRY_KEYS}:
+        assert f"`{key}`" in page.partition("## The rest of a deployment")[2]
     groups = page.partition("## Device groups")[2]
     for key in GROUP_KEYS:
         assert f"| `{key}` |" in groups

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mlpack.errors import MlpackError
-from mlpack.model.recipe import ModuleRecipe
+from mlpack.model.edge import ModuleRecipe
 from mlpack.oci.descriptor import Platform
 from mlpack.oci.reference import Reference
 from mlpack.render.iotedge.deployment import Deployment, model_module

@@ -12,6 +12,7 @@ BUCKETS = 10_000
 
 _SHARE = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,2})?)\s*%")
 _SPEED = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,3})?)\s*([kKMG]?)(bit|B)/s")
+_SIZE = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,3})?)\s*([kKMG]?)(i?)B")
 _TIME = re.compile(r"([0-9]{1,9})\s*(s|m|min|h|d)")
 _SCALE = {"": 1, "k": 1000, "K": 1000, "M": 1000**2, "G": 1000**3}
 _SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
@@ -71,6 +72,19 @@ def parse_speed(text: str) -> int:
     if speed < 1:
         raise InvalidAmount(f"{text!r} is not a speed", hint='write it as "64 kbit/s" or "2 MB/s"')
     return int(speed)
+
+
+def parse_size(text: str) -> int:
+    """Bytes; ``MB`` is a million, ``MiB`` 1024 times 1024.
+
+    >>> parse_size("512 MB"), parse_size("1.5GiB")
+    (512000000, 1610612736)
+    """
+    found = _SIZE.fullmatch(text.strip())
+    if found is None or (found[3] and not found[2]):
+        raise InvalidAmount(f"{text!r} is not a size", hint='write it as "512 MB" or "1 GiB"')
+    power = "kMG".index(found[2].replace("K", "k")) + 1 if found[2] else 0
+    return int(Decimal(found[1]) * (1024 if found[3] else 1000) ** power)
 
 
 def parse_time(text: str) -> int:

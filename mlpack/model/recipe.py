@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from mlpack.errors import MlpackError, UsageError
+from mlpack.model.edge import EdgeRecipe, ModuleRecipe, read_edge, read_module
 from mlpack.model.groups import DeployRecipe, read_deploy
 from mlpack.model.table import filled, integer, known, parsed, table, text
 from mlpack.oci.descriptor import Platform
@@ -17,7 +18,6 @@ from mlpack.oci.reference import Reference
 _NAME = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
 _DEBIAN_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 MAX_NAME = 63
-MAX_PORT = 65535
 MAX_DEVICES = 1_000_000_000
 
 BASE, NONE = "base", "none"
@@ -106,15 +106,6 @@ class DeviceRecipe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModuleRecipe:
-    """``[module]``: the IoT Edge module that runs the release."""
-
-    name: str = ""
-    port: int = 5001
-    env: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class FleetRecipe:
     """``[fleet]``: how many devices, and what a byte costs them."""
 
@@ -149,6 +140,7 @@ class Recipe:
     base: BaseRecipe = field(default_factory=BaseRecipe)
     device: DeviceRecipe = field(default_factory=DeviceRecipe)
     module: ModuleRecipe = field(default_factory=ModuleRecipe)
+    edge: EdgeRecipe = field(default_factory=EdgeRecipe)
     fleet: FleetRecipe = field(default_factory=FleetRecipe)
     deploy: DeployRecipe = field(default_factory=DeployRecipe)
 
@@ -168,7 +160,7 @@ class Recipe:
 
 
 def _recipe(root: Node) -> Recipe:
-    known(root, "model", "image", "registry", "base", "device", "module", "fleet", "deploy")
+    known(root, "model", "image", "registry", "base", "device", "module", "edge", "fleet", "deploy")
     model = root.need("model")
     known(model, "name", "scoring")
     image = table(root, "image", "repository")
@@ -180,7 +172,8 @@ def _recipe(root: Node) -> Recipe:
         registry=_registry(table(root, "registry", "ca", "insecure")),
         base=_base(table(root, "base", "from", "platforms", "requirements", "packages", "mirror")),
         device=_device(table(root, "device", "engine", "tls", "token_bytes", "certificate_bytes")),
-        module=_module(table(root, "module", "name", "port", "env")),
+        module=read_module(root),
+        edge=read_edge(root),
         fleet=_fleet(table(root, "fleet", "devices", "tariff")),
         deploy=read_deploy(root),
     )
@@ -223,12 +216,6 @@ def _device(node: Node) -> DeviceRecipe:
         token_bytes=integer(node, "token_bytes", default.token_bytes),
         certificate_bytes=integer(node, "certificate_bytes", default.certificate_bytes),
     )
-
-
-def _module(node: Node) -> ModuleRecipe:
-    env = node.get("env")
-    port = integer(node, "port", 5001, minimum=1, maximum=MAX_PORT)
-    return ModuleRecipe(name=text(node, "name", ""), port=port, env=env.text_map() if env else {})
 
 
 def _fleet(node: Node) -> FleetRecipe:

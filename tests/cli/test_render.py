@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mlpack.api.render import module_name
-from mlpack.model.recipe import ModuleRecipe
+from mlpack.model.edge import ModuleRecipe
 from mlpack.render.iotedge.validate import problems
 from mlpack.stores.base import read_index
 from mlpack.stores.project import Project
