@@ -16,6 +16,7 @@ from mlpack.model.recipe import check_name
 from mlpack.model.registration import About, VersionTaken, added, settle
 from mlpack.model.version import SCORING, ModelFile, ModelVersion, Signature
 from mlpack.stores.commit import source_commit
+from mlpack.stores.damaged import Versions, read_versions
 from mlpack.stores.importers.reading import read_model
 from mlpack.stores.importers.scoring import read_scoring
 from mlpack.stores.importers.source import (
@@ -84,10 +85,12 @@ def register(
     )
     with project.exclusive():
         store = ModelStore(project.layout)
-        known = store.versions(name)
+        found = read_versions(project.layout, name)
+        _check_damaged(name, about.version, found)
+        known = found.readable
         # A release without a model, such as a graft, keeps its version for itself.
         reserved = releases(project.layout, name).keys() - {each.version for each in known}
-        version, before = settle(known, candidate, about.version, reserved)
+        version, before = settle(known, candidate, about.version, reserved | found.damaged.keys())
         if before is None:
             _check_release_name(store, version)
         store.add(version, _opener(source, version, script))
@@ -129,6 +132,15 @@ def _candidate(name: str, source: ModelSource, script: bytes | None, about: Abou
         tags=about.tags,
         metrics=about.metrics,
     )
+
+
+def _check_damaged(name: str, asked: str, found: Versions) -> None:
+    """Refuse to register over what cannot be read: it may be what was released."""
+    if asked in found.damaged:
+        raise VersionTaken(
+            f"{name}:{asked} is there and cannot be read: {found.damaged[asked]}",
+            hint=f"drop it first: mlpack models --drop {name}:{asked}",
+        )
 
 
 def _check_release_name(store: ModelStore, version: ModelVersion) -> None:

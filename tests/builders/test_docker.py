@@ -118,7 +118,7 @@ def project(tmp_path: Path) -> Project:
         ("refuse", "docker: no space left on device"),
         (
             "hang up",
-            r"the Docker daemon at tcp://127.0.0.1:\d+ went away \(Remote end closed connection.*\)",
+            r"the Docker daemon at tcp://127.0.0.1:\d+ went away \(Remote end closed.*\)",
         ),
     ],
 )

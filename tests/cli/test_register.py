@@ -296,7 +296,7 @@ def test_nothing_of_the_machine_reaches_the_content(tmp_path: Path) -> None:
 
 
 def test_models_lists_what_there_is(project: Project) -> None:
-    assert json.loads(mlpack(project, "--json", "models")[0]) == {"models": []}
+    assert json.loads(mlpack(project, "--json", "models")[0]) == {"models": [], "damaged": {}}
     out, err = mlpack(project, "models")
     assert (out, err) == ("", "no model is registered yet: mlpack register PATH\n")
     tiny_onnx(project.root / "fan.onnx")
