@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
-import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import orjson
 
-_OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
+_OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z
 
 
 class JsonLines(logging.Handler):
@@ -36,17 +35,7 @@ def configure(level: int) -> None:
 
 def write(level: str, what: Mapping[str, object]) -> None:
     """Write one line: the time, the level, and ``what``."""
+    line = {"time": datetime.now(UTC), "level": level, **what}
     # One write of one line: lines of several threads do not mix.
-    sys.stderr.buffer.write(
-        orjson.dumps({"time": _now(), "level": level, **what}, _plain, _OPTIONS)
-    )
+    sys.stderr.buffer.write(orjson.dumps(line, str, _OPTIONS))
     sys.stderr.buffer.flush()
-
-
-def _now() -> str:
-    now = datetime.fromtimestamp(time.time(), UTC)
-    return now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _plain(value: object) -> str:
-    return str(value)

@@ -7,9 +7,8 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from concurrent import futures
-from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
 
@@ -143,15 +142,17 @@ class Module:
     def score_here(self, payload: Payload) -> object:
         """As :meth:`score`, for a thread that may wait."""
         finished: futures.Future[Job] = futures.Future()
-        with self._counting_refusals():
+        try:
             self._worker.require_room()
             job = self._job(payload, finished.set_result)
             self._worker.submit(job)
-            try:
-                finished.result(self.settings.timeout)
-            except TimeoutError:
-                self._worker.abandon(job)
-                raise self._late() from None
+        except Problem as problem:
+            raise self._refused(problem) from None
+        try:
+            finished.result(self.settings.timeout)
+        except TimeoutError:
+            self._worker.abandon(job)
+            raise self._refused(self._late()) from None
         self._settle(job)
         return _answer(job, payload)
 
@@ -174,30 +175,28 @@ class Module:
         if self._outbox is None or self._outbox.loop is not loop:
             self._outbox = _Outbox(loop)
         finished: asyncio.Future[Job] = loop.create_future()
-        with self._counting_refusals():
+        done = partial(self._outbox.put, finished)
+        try:
             self._worker.require_room()
-            done = partial(self._outbox.put, finished)
             # Parsing a large request must not keep the others from being read.
             job = make(done) if size < _LARGE else await loop.run_in_executor(None, make, done)
             self._worker.submit(job)
-            late = loop.call_later(self.settings.timeout, self._expire, finished)
-            try:
-                await finished
-            except (Late, asyncio.CancelledError):
-                self._worker.abandon(job)
-                raise
-            finally:
-                late.cancel()
+        except Problem as problem:
+            raise self._refused(problem) from None
+        late = loop.call_later(self.settings.timeout, self._expire, finished)
+        try:
+            await finished
+        except (Late, asyncio.CancelledError):
+            self._worker.abandon(job)
+            raise
+        finally:
+            late.cancel()
         self._settle(job)
         return job
 
-    @contextmanager
-    def _counting_refusals(self) -> Iterator[None]:
-        try:
-            yield
-        except Problem as problem:
-            self.metrics.refused(problem.status)
-            raise
+    def _refused(self, problem: Problem) -> Problem:
+        self.metrics.refused(problem.status)
+        return problem
 
     def _job(self, payload: Payload, done: Callable[[Job], None]) -> Job:
         """What has to be done for a request, by its content type; raise a :class:`Problem`."""
@@ -244,7 +243,7 @@ class Module:
 
     def _expire(self, finished: asyncio.Future[Job]) -> None:
         if not finished.done():
-            finished.set_exception(self._late())
+            finished.set_exception(self._refused(self._late()))
 
     def _late(self) -> Late:
         return Late(f"scoring took longer than {self.settings.timeout:g} seconds")

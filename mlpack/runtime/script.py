@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qs
 
 from . import azureml, onnx
-from .problems import BadRequest, Failed, Problem, Unsupported
+from .problems import BadRequest, Failed, Unsupported
 from .scorer import Array, Payload
 from .settings import NotServable, ScriptFailed, Settings
 from .signature import Dimension, Signature, Tensor, kind_of
@@ -66,14 +66,12 @@ class Script:
     def configure(self, properties: Mapping[str, object]) -> None:
         """Give a device twin's desired properties to the script, if it takes any."""
         if self._configure is not None:
-            with _answering():
-                self._configure(dict(properties))
+            _answer(self._configure, dict(properties))
 
     def run(self, payload: Payload) -> object:
         """What ``run`` returns for the request."""
         arguments = self._arguments.of(payload)
-        with _answering():
-            found = self._run(**arguments)
+        found = _answer(self._run, **arguments)
         return found.reply() if isinstance(found, azureml.AMLResponse) else found
 
     def run_tensors(self, tensors: Mapping[str, Array]) -> Mapping[str, object]:
@@ -82,8 +80,7 @@ class Script:
             raise Unsupported("score.py takes no tensors: it has no run_tensors()")
         # Scripts may change what they are given; what came over the wire cannot be changed.
         own = {k: v if v.flags.writeable else v.copy() for k, v in tensors.items()}
-        with _answering():
-            found = self._run_tensors(own)
+        found = _answer(self._run_tensors, own)
         if not isinstance(found, Mapping) or not found:
             raise Failed("run_tensors() returned no dict of arrays")
         return cast(Mapping[str, object], found)
@@ -92,8 +89,7 @@ class Script:
         """What ``run_image`` returns."""
         if self._run_image is None:
             raise Unsupported("score.py takes no pictures: it has no run_image()")
-        with _answering():
-            return self._run_image(image)
+        return _answer(self._run_image, image)
 
 
 class _Arguments:
@@ -138,13 +134,10 @@ class _Arguments:
         return found
 
 
-@contextmanager
-def _answering() -> Iterator[None]:
-    """A :class:`ValueError` of the script is the request's fault; its message says why."""
+def _answer(function: Callable[..., object], *given: object, **named: object) -> Any:  # noqa: ANN401
+    """Call a script's function: a :class:`ValueError` is the request's fault, and says why."""
     try:
-        yield
-    except Problem:
-        raise
+        return function(*given, **named)
     except ValueError as error:
         raise BadRequest(str(error) or "the request cannot be scored") from error
 

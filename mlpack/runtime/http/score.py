@@ -25,6 +25,7 @@ from .body import read_body as read_body
 if TYPE_CHECKING:
     from ..module import Module
 
+PATH = "/score"
 _METHODS = ("GET", "OPTIONS", "POST")
 _IDS = ("x-request-id", "x-ms-request-id", "x-ms-client-request-id")
 _MOST_ID = 100
@@ -40,10 +41,9 @@ def routes(module: Module) -> list[Route]:
         kind, text = exposition(module, request.headers.get("accept", ""))
         return Response(text, media_type=kind, headers={"content-type": kind})
 
-    # A script may read arguments from the address; a model alone has no use for them.
-    methods = [each for each in _METHODS if each != "GET" or not module.scorer.generic]
+    endpoint = Score(module)
     return [
-        Route("/score", Score(module), methods=methods),
+        Route(PATH, endpoint, methods=endpoint.methods),
         Route("/metrics", metrics, methods=["GET"]),
     ]
 
@@ -61,13 +61,15 @@ class Score:
 
     def __init__(self, module: Module) -> None:
         self._module = module
+        # A script may read arguments from the address; a model alone has no use for them.
+        self.methods = ("OPTIONS", "POST") if module.scorer.generic else _METHODS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        reply = await self._reply(scope, receive)
-        await respond(send, reply)
+        await respond(send, await self.reply(scope, receive))
 
-    async def _reply(self, scope: Scope, receive: Receive) -> Reply:
+    async def reply(self, scope: Scope, receive: Receive) -> Reply:
+        """The answer to one request."""
         headers = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
         }
@@ -119,19 +121,16 @@ def refusal(problem: Problem, ids: dict[str, str] | None = None) -> Reply:
     )
 
 
-async def respond(send: Send, reply: Reply) -> None:
+async def respond(send: Send, reply: Reply, *, close: bool = False) -> None:
     """Send a whole answer."""
-    await send(
-        {
-            "type": "http.response.start",
-            "status": reply.status,
-            "headers": [
-                (b"content-type", reply.content_type.encode("latin-1")),
-                (b"content-length", b"%d" % len(reply.content)),
-                *_encoded(reply.headers.items()),
-            ],
-        }
-    )
+    headers = [
+        (b"content-type", reply.content_type.encode("latin-1")),
+        (b"content-length", b"%d" % len(reply.content)),
+        *_encoded(reply.headers.items()),
+    ]
+    if close:
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": reply.content})
 
 
