@@ -15,11 +15,11 @@ import select
 import socket
 import threading
 import time
-from collections import deque
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from .mqtt_readings import Reading, Readings
 from .mqtt_settings import MqttSettings
 from .predictor import Predictor, Stopped, backoff
 from .settings import NotServable
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .module import Module
 
 _IN_FLIGHT = 20
-"""Readings that may be in work at once; the broker holds back the rest."""
+"""Readings that the broker may send ahead of their acknowledgement."""
 _KEEP_ALIVE_SECONDS = 30
 _STABLE_SECONDS = 30.0
 """A connection that lasted this long was a good one: waits start over."""
@@ -40,25 +40,6 @@ _NEVER_EXPIRES = 0xFFFFFFFF
 _log = logging.getLogger("mlpack_runtime")
 
 
-class _Reading:
-    """One message of the broker's, until its prediction is safe."""
-
-    __slots__ = ("content", "content_type", "found", "number", "packet", "prediction", "settled")
-
-    def __init__(self, content: bytes, content_type: str, packet: int, number: int) -> None:
-        self.content = content
-        self.content_type = content_type
-        self.packet = packet
-        """What the broker calls it."""
-        self.number = number
-        """Of the connection it came over last: a packet's name means nothing on another."""
-        self.found: Future[bytes | None] = Future()
-        self.prediction: int | None = None
-        """The packet that carries the prediction."""
-        self.settled = False
-        """Whether it may be acknowledged."""
-
-
 class Mqtt:
     """Subscribes, scores and publishes until closed, whatever the broker does."""
 
@@ -67,19 +48,10 @@ class Mqtt:
         self._predictor = Predictor(module, "mqtt", settings.scoring_url)
         # HTTP gets its share of the time after this front.
         self._grace = module.settings.grace / 2
-        self._lock = threading.Lock()
-        self._readings: deque[_Reading] = deque()
-        """In the order in which they came: MQTT 5, 4.6 wants them acknowledged in it."""
-        self._backlog = 0
-        """How many of them are not scored yet."""
-        self._confirmed: set[int] = set()
-        """Packets of predictions that the broker has."""
-        self._connection = 0
-        self._connected = False
+        self._readings = Readings()
         self._stopping = threading.Event()
         self._leaving = threading.Event()
-        self._idle = threading.Condition(self._lock)
-        self._order: queue.SimpleQueue[_Reading | None] = queue.SimpleQueue()
+        self._order: queue.SimpleQueue[Reading | None] = queue.SimpleQueue()
         self._pool = ThreadPoolExecutor(self._predictor.threads, "mqtt-score")
         self._woken, self._wake = socket.socketpair()
         self._wake.setblocking(False)
@@ -101,18 +73,14 @@ class Mqtt:
         What cannot be finished in time was not acknowledged: the broker sends it again.
         """
         self._stopping.set()
-        with self._lock:
-            self._idle.wait_for(self._finished, self._grace)
+        self._readings.wait(self._grace)
         self._leaving.set()
         self._order.put(None)
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._client.disconnect()
         self._stir()
         self._network.join(_FAREWELL_SECONDS)
-
-    def _finished(self) -> bool:
-        current = any(each.number == self._connection for each in self._readings)
-        return not (self._connected and current)
+        self._predictor.close()
 
     # The network's thread.
 
@@ -126,12 +94,11 @@ class Mqtt:
             except Exception as error:  # an answer no broker gives must not end the module
                 reason = error if isinstance(error, OSError) else repr(error)
                 _log.warning("mqtt: %s: %s", self._settings.address, reason)
-            self._connected = False
-            with self._lock:
-                self._idle.notify_all()
-            if time.monotonic() - start > _STABLE_SECONDS:
+            self._readings.disconnected()
+            self._readings.stir()
+            if self._readings.overflowed or time.monotonic() - start > _STABLE_SECONDS:
                 waits = backoff()
-            self._leaving.wait(0 if self._leaving.is_set() else next(waits))
+            self._leaving.wait(next(waits))
 
     def _connect(self) -> None:
         host, port = self._settings.host, self._settings.port
@@ -152,7 +119,7 @@ class Mqtt:
         """Read and write until the connection ends."""
         while (link := self._client.socket()) is not None:
             # A broker of MQTT 3.1.1 sets its own bound of what it sends ahead; this is ours.
-            reading = [link] if self._backlog <= _IN_FLIGHT else []
+            reading = [link] if self._readings.backlog <= _IN_FLIGHT else []
             held = bool(reading) and getattr(link, "pending", int)() > 0  # decrypted already
             writing = [link] if self._client.want_write() else []
             readable, writable, _ = select.select(
@@ -206,9 +173,7 @@ class Mqtt:
             # A wrong password, say: the loss of the connection follows.
             _log.error("mqtt: %s refuses: %s", self._settings.address, reason)
             return
-        with self._lock:
-            self._connection += 1
-            self._connected = True
+        self._readings.connected()
         kept = "kept" if flags.session_present else "new"
         _log.info("mqtt: connected to %s, session %s", self._settings.address, kept)
         if not self._stopping.is_set():
@@ -228,7 +193,7 @@ class Mqtt:
                 _log.error("mqtt: the broker refuses %s: %s", self._settings.topic, reason)
 
     def _on_disconnect(self, _: object, __: object, ___: object, reason: Any, ____: object) -> None:  # noqa: ANN401
-        self._connected = False
+        self._readings.disconnected()
         if not self._leaving.is_set():
             _log.warning("mqtt: connection to %s ended: %s", self._settings.address, reason)
 
@@ -237,34 +202,24 @@ class Mqtt:
             return  # not acknowledged: it comes again
         content = bytes(message.payload)
         kind = getattr(message.properties, "ContentType", "") or ""
-        with self._lock:
-            if message.dup and self._adopt(message.mid, content):
-                return
-            reading = _Reading(content, kind, message.mid if message.qos else 0, self._connection)
-            self._readings.append(reading)
-            self._backlog += 1
+        packet = message.mid if message.qos else 0
+        reading = self._readings.take(content, kind, packet, again=message.dup)
+        if reading is None:
+            return
         reading.found = self._pool.submit(
             self._predictor.predict, reading.content, reading.content_type, self._stopping
         )
         self._order.put(reading)
 
-    def _adopt(self, packet: int, content: bytes) -> bool:
-        """Whether the broker sends again what is in work since before the connection was lost."""
-        for each in self._readings:
-            if each.packet == packet and each.content == content:
-                each.number = self._connection
-                return True
-        return False
-
     def _on_publish(self, _: object, __: object, packet: int, reason: Any, ___: object) -> None:  # noqa: ANN401
         if getattr(reason, "is_failure", False):
             _log.error("mqtt: the broker refuses %s: %s", self._settings.predictions, reason)
-            for reading in [each for each in self._readings if each.prediction == packet]:
-                self._forget(reading)
+            if (reading := self._readings.carried(packet)) is not None:
+                self._readings.forget(reading)
             # On the next connection the broker sends again what was not acknowledged.
             self._client.disconnect()
             return
-        self._confirmed.add(packet)
+        self._readings.confirm(packet)
         self._settle()
 
     # The publisher's thread.
@@ -274,13 +229,12 @@ class Mqtt:
             try:
                 prediction = reading.found.result()
             except Stopped:
-                self._forget(reading)
+                self._readings.forget(reading)
                 continue
             except Exception as error:
                 _log.error("mqtt: a message is given up", exc_info=error)
                 prediction = None
-            with self._lock:
-                self._backlog -= 1
+            self._readings.scored()
             if prediction is None:
                 reading.settled = True
             else:
@@ -289,25 +243,10 @@ class Mqtt:
             self._settle()
             self._stir()
 
-    def _forget(self, reading: _Reading) -> None:
-        """Never acknowledge it: the broker still has it, and sends it again."""
-        with self._lock:
-            self._readings.remove(reading)
-            self._idle.notify_all()
-
     def _settle(self) -> None:
-        """Acknowledge what is predicted, in the order in which it came."""
-        with self._lock:
-            while self._readings:
-                first = self._readings[0]
-                if first.prediction in self._confirmed:
-                    self._confirmed.discard(first.prediction or 0)
-                elif not first.settled:
-                    break
-                self._readings.popleft()
-                if first.packet and self._connected and first.number == self._connection:
-                    self._client.ack(first.packet, 1)
-            self._idle.notify_all()
+        if self._readings.settle(lambda packet: self._client.ack(packet, 1)):
+            _log.warning("mqtt: more readings came than fit: the broker is asked for them again")
+            self._client.disconnect()
 
 
 def _send_at_once(_: object, __: object, link: socket.socket) -> None:

@@ -72,6 +72,11 @@ class Predictor:
                 self._note("predicted", content, ms=round((time.perf_counter() - start) * 1e3, 3))
                 return found
 
+    def close(self) -> None:
+        """Leave the place where it scores."""
+        if self._remote is not None:
+            self._remote.close()
+
     def _predict(self, content: bytes, content_type: str) -> bytes:
         reading = messages.read(
             content, content_type=content_type, fields=self._fields, most=self._most

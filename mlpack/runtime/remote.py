@@ -24,6 +24,7 @@ class Remote:
         self._parts = _parsed(url)
         self._timeout = timeout
         self._local = threading.local()
+        self._open: list[http.client.HTTPConnection] = []
         self._tls = ssl.create_default_context() if self._parts.scheme == "https" else None
 
     def score(self, payload: Payload) -> object:
@@ -51,6 +52,11 @@ class Remote:
         if status == 500:
             raise Failed(said)
         raise Late(said) if status == 504 else Busy(said)
+
+    def close(self) -> None:
+        """Close all connections."""
+        for each in self._open:
+            each.close()
 
     def _post(self, payload: Payload) -> tuple[int, bytes]:
         connection = self._connection()
@@ -80,12 +86,14 @@ class Remote:
             else:
                 found = http.client.HTTPConnection(host, port, timeout=self._timeout)
             self._local.connection, self._local.used = found, False
+            self._open.append(found)
         return found
 
     def _forget(self) -> None:
         connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
         if connection is not None:
             connection.close()
+            self._open.remove(connection)
             self._local.connection = None
 
 
