@@ -30,7 +30,7 @@ docs:
 	$(PYTHON) scripts/reference.py docs/reference.md
 
 bench:
-	@scripts/system-packages mmdebstrap ca-certificates docker.io containerd runc podman buildah umoci skopeo docker-registry openssl
+	@scripts/system-packages mmdebstrap ca-certificates docker.io containerd runc podman buildah umoci skopeo docker-registry openssl wrk
 	@scripts/venv dev
 	$(PYTHON) -m benchmarks
 

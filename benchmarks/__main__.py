@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-NAMES = ("startup", "layer", "publish", "builders", "graft", "prediction")
+NAMES = ("startup", "layer", "serving", "publish", "builders", "graft", "prediction")
 
 
 def main() -> None:

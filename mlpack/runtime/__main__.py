@@ -16,8 +16,7 @@ def main() -> int:
     except NotServable as error:
         logs.write("error", {"message": str(error)})
         return 1
-    os.environ.update(settings.environment)
-    # After the environment is set: onnxruntime reads it when it is imported.
+    # Only now: what the server needs takes a while to import.
     from .server import serve
 
     return serve(settings)

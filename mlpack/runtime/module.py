@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 import time
 from collections import deque
@@ -70,6 +71,8 @@ class Module:
         Raises :class:`~.settings.NotServable`.
         """
         start = time.perf_counter()
+        # Here, before onnxruntime is imported, which reads it then.
+        os.environ.update(settings.environment)
         identity = read_identity(settings)
         check_files(identity.files, settings.model_dir)
         scorer = open_scorer(settings)
