@@ -15,7 +15,7 @@ from mlpack.base.rules import Dropped
 from mlpack.errors import MlpackError
 from mlpack.model.lock import InvalidLock, Lock, LockedBase, LockedPlatform
 from mlpack.model.recipe import BASE
-from mlpack.model.requirements import InvalidRequirements, parse_requirements
+from mlpack.model.requirements import InvalidRequirements, on_gpu, parse_requirements
 from mlpack.oci.descriptor import Platform
 from mlpack.stores.base import read_image, read_index, verify
 from mlpack.stores.layout import LayoutStore
@@ -163,7 +163,8 @@ def _requirements(project: Project) -> tuple[Requirement, ...]:
     file = project.path(name)
     if not file.is_file():
         raise NoRequirements(f"{name} is missing")
-    return parse_requirements(read_text(file, InvalidRequirements), name)
+    found = parse_requirements(read_text(file, InvalidRequirements), name)
+    return on_gpu(found) if project.recipe.base.gpu else found
 
 
 def _lock(project: Project, upgrade: bool) -> Lock | None:

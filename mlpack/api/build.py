@@ -15,6 +15,7 @@ from mlpack.model.requirements import (
     Disagreement,
     InvalidRequirements,
     disagreements,
+    on_gpu,
     parse_requirements,
 )
 from mlpack.model.version import ModelVersion
@@ -160,6 +161,9 @@ def _check_agreement(project: Project, lock: Lock, chosen: Sequence[LockedPlatfo
         raise BaseDisagrees(
             f"mlpack.toml wants a base from {wanted.source}, mlpack.lock has {lock.base.source}"
         )
+    if any(each.gpu != wanted.gpu for each in chosen):
+        asked, held = ("with", "without") if wanted.gpu else ("without", "with")
+        raise BaseDisagrees(f"mlpack.toml wants a base {asked} gpu, mlpack.lock has one {held}")
     file = project.path(wanted.requirements)
     if not file.is_file():
         raise BaseDisagrees(
@@ -168,6 +172,8 @@ def _check_agreement(project: Project, lock: Lock, chosen: Sequence[LockedPlatfo
         )
     text = read_text(file, InvalidRequirements)
     requirements = parse_requirements(text, wanted.requirements)
+    if wanted.gpu:
+        requirements = on_gpu(requirements)
     found: dict[Disagreement, None] = {}
     for locked in chosen:
         found.update(dict.fromkeys(disagreements(requirements, locked, wanted.requirements)))
@@ -177,7 +183,7 @@ def _check_agreement(project: Project, lock: Lock, chosen: Sequence[LockedPlatfo
 
 def _check_runtime(model: ModelVersion, chosen: Sequence[LockedPlatform]) -> None:
     for locked in chosen:
-        reason = unsupported(model, locked.version_of("onnxruntime"))
+        reason = unsupported(model, locked.onnxruntime)
         if reason:
             raise UnsupportedModel(
                 f"{model.name}:{model.version} cannot run on the base: {reason}",

@@ -190,7 +190,7 @@ def _runtime_notes(project: Project, version: ModelVersion) -> Iterator[str]:
         # Said, not raised: the model is registered by now, and has nothing to do with the lock.
         yield f"whether the base can run it is not known: {error}"
         return
-    for runtime in sorted({each.version_of("onnxruntime") for each in platforms}):
+    for runtime in sorted({each.onnxruntime for each in platforms}):
         if reason := unsupported(version, runtime):
             yield f"the base cannot run it, mlpack build will refuse it: {reason}"
         elif doubt := uncertain(version, runtime):

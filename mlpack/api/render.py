@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mlpack.errors import MlpackError
 from mlpack.model.edge import ModuleRecipe
 from mlpack.oci.descriptor import Platform
 from mlpack.oci.reference import Reference
+from mlpack.render import container
 from mlpack.render.iotedge.deployment import Deployment, model_module
 from mlpack.render.iotedge.deployment import render as render_deployment
 from mlpack.render.iotedge.routes import Route
@@ -69,7 +70,10 @@ def render(
         raise NoRepository(f"it is not said where devices fetch {name!r} from")
     image = place.pinned(found.image.digest if platform else found.target.digest)
     module = module_name(project.recipe.module, name)
-    deployment = _deployment(module, image, version, project.recipe.module)
+    settings = project.recipe.module
+    if not settings.gpu and container.wants_gpu(found.image):
+        settings = replace(settings, gpu=container.ALL)
+    deployment = _deployment(module, image, version, settings)
     text = render_deployment(deployment, read_template(TEMPLATE))
     return Rendered(name=name, version=version, module=module, image=image, text=text)
 
@@ -92,7 +96,14 @@ def module_name(settings: ModuleRecipe, model: str) -> str:
 def _deployment(module: str, image: Reference, version: str, settings: ModuleRecipe) -> Deployment:
     return Deployment(
         modules=(
-            model_module(module, image, version=version, port=settings.port, env=settings.env),
+            model_module(
+                module,
+                image,
+                version=version,
+                port=settings.port,
+                env=settings.env,
+                gpus=settings.gpu,
+            ),
         ),
         routes={f"{module}ToIoTHub": Route(("messages", "modules", module, "outputs", "*"))},
     )

@@ -157,7 +157,7 @@ def _platform(job: Job, platform: Platform, pinned: str, advance: Advance) -> As
             ("entry", content.entry_items(platform, job.recipe.source, packages)),
         )
         layers = (*below.layers, *(_layer(job, role, items, advance) for role, items in above))
-    config = content.config(platform, interpreter, below.env)
+    config = content.config(platform, interpreter, below.env, gpu=job.recipe.gpu)
     image = build_image(config, [each.layer for each in layers])
     return Assembled(
         locked=LockedPlatform(
@@ -197,7 +197,8 @@ def _packages(
     if job.exact and held:
         chosen = held.python
     else:
-        chosen = python.resolve(job.requirements, target, held.python if held else ())
+        kept = held.python if held else ()
+        chosen = python.resolve(job.requirements, target, kept, gpu=job.recipe.gpu)
     python.install(chosen, target, folder)
     return chosen, collect(folder, target.python.directory, advance)
 

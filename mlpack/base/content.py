@@ -8,7 +8,7 @@ from importlib.resources.abc import Traversable
 
 from mlpack.base.debian import USER
 from mlpack.base.items import Item, file, folder
-from mlpack.base.python import RUNTIME
+from mlpack.base.python import runtime_packages
 from mlpack.base.rules import rules_digest
 from mlpack.base.wheels import Interpreter
 from mlpack.model.lock import LockedPackage
@@ -18,6 +18,7 @@ from mlpack.oci.descriptor import Platform
 from mlpack.oci.digest import Digest
 from mlpack.oci.document import canonical
 from mlpack.oci.image import ImageConfig
+from mlpack.render.container import GPU
 
 PORT = 5001
 APP_ROOT = "var/azureml-app"
@@ -72,7 +73,9 @@ def entry_items(
     )
 
 
-def config(platform: Platform, python: Interpreter, inherited: Mapping[str, str]) -> ImageConfig:
+def config(
+    platform: Platform, python: Interpreter, inherited: Mapping[str, str], *, gpu: bool = False
+) -> ImageConfig:
     """How a container of this base starts; ``inherited`` is the environment of the source image."""
     env = {**inherited, **ENVIRONMENT}
     if not python.on_path:
@@ -85,6 +88,7 @@ def config(platform: Platform, python: Interpreter, inherited: Mapping[str, str]
         user=str(USER),
         working_dir=f"/{APP_ROOT}",
         ports=(f"{PORT}/tcp",),
+        labels={GPU: "cuda"} if gpu else None,
     )
 
 
@@ -102,7 +106,7 @@ def identity(recipe: BaseRecipe, requirements: Sequence[str]) -> Digest:
                 "packages": list(recipe.packages),
                 "packing": PACKING.to_json(),
                 "platforms": [str(each) for each in recipe.platforms],
-                "requirements": sorted({*RUNTIME, *requirements}),
+                "requirements": sorted({*runtime_packages(recipe.gpu), *requirements}),
                 "rules": str(rules_digest()),
                 "runtime": source,
             }

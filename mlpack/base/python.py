@@ -23,6 +23,7 @@ from mlpack.base.rules import ONLY_FOR_TOOLS
 from mlpack.base.wheels import Interpreter, best_wheel, uv_platform
 from mlpack.errors import MlpackError
 from mlpack.model.lock import LockedPackage
+from mlpack.model.requirements import ONNXRUNTIME, ONNXRUNTIME_GPU, on_gpu
 from mlpack.oci.descriptor import Platform
 from mlpack.oci.document import Node
 
@@ -36,6 +37,8 @@ RUNTIME = (
     "zstandard",
 )
 """What the runtime in the image imports; a project's own requirements come on top."""
+
+_TWICE = "set [base] gpu = true for onnxruntime-gpu, and take out what asks for the other build"
 
 _PIN = re.compile(r"(?P<name>[\w.-]+)==(?P<version>[^\s;\\]+)\s*(?:#\s*via\s+(?P<via>.*))?")
 _QUIET = ("--quiet", "--no-progress")
@@ -71,13 +74,18 @@ class Target:
 
 
 def resolve(
-    requirements: Collection[Requirement], target: Target, held: Sequence[LockedPackage] = ()
+    requirements: Collection[Requirement],
+    target: Target,
+    held: Sequence[LockedPackage] = (),
+    *,
+    gpu: bool = False,
 ) -> tuple[LockedPackage, ...]:
     """Choose versions, each with the hash of its one wheel for ``target``.
 
-    ``held`` are versions to keep where they still do. Raises :class:`NoPackages`.
+    ``held`` are versions to keep where they still do, ``gpu`` chooses the build of
+    onnxruntime. Raises :class:`NoPackages`.
     """
-    wanted = merge(requirements)
+    wanted = merge(requirements, gpu=gpu)
     with tempfile.TemporaryDirectory(prefix="mlpack-") as folder:
         source, pins = Path(folder) / "requirements.in", Path(folder) / "pins.txt"
         source.write_text("\n".join(wanted) + "\n")
@@ -89,6 +97,8 @@ def resolve(
             *("--output-file", str(pins)), str(source),
         )  # fmt: skip
         chosen = needed_packages(parse_pins(pins.read_text()), requirements)
+        if {ONNXRUNTIME, ONNXRUNTIME_GPU} <= set(chosen):
+            raise NoPackages("two builds of onnxruntime are asked for", hint=_TWICE)
         pins.write_text("".join(f"{name}=={version}\n" for name, version in chosen.items()))
         lock = Path(folder) / "pylock.toml"
         _uv(
@@ -117,13 +127,18 @@ def install(packages: Sequence[LockedPackage], target: Target, directory: Path) 
         )  # fmt: skip
 
 
-def merge(requirements: Collection[Requirement]) -> tuple[str, ...]:
+def runtime_packages(gpu: bool) -> tuple[str, ...]:
+    """What the runtime imports, with one of the two builds of onnxruntime."""
+    return tuple(str(each) for each in on_gpu(map(Requirement, RUNTIME))) if gpu else RUNTIME
+
+
+def merge(requirements: Collection[Requirement], *, gpu: bool = False) -> tuple[str, ...]:
     """The runtime's requirements and the project's as lines, in one order.
 
     >>> merge([Requirement("numpy>=2")])[:3]
     ('numpy', 'numpy>=2', 'onnxruntime')
     """
-    return tuple(sorted({*RUNTIME, *(str(each) for each in requirements)}))
+    return tuple(sorted({*runtime_packages(gpu), *(str(each) for each in requirements)}))
 
 
 def parse_pins(text: str) -> Mapping[str, tuple[str, frozenset[str]]]:

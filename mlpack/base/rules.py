@@ -167,10 +167,12 @@ PACKAGES = (
 )
 """Rules over the Python packages; paths below the directory they are installed in."""
 
+_ONLY_FOR_ONNXRUNTIME = (
+    *("coloredlogs", "flatbuffers", "humanfriendly", "packaging", "protobuf", "sympy"),
+)
 ONLY_FOR_TOOLS = {
-    "onnxruntime": (
-        *("coloredlogs", "flatbuffers", "humanfriendly", "packaging", "protobuf", "sympy"),
-    ),
+    "onnxruntime": _ONLY_FOR_ONNXRUNTIME,
+    "onnxruntime-gpu": _ONLY_FOR_ONNXRUNTIME,
 }
 """Dependencies that a package declares for the parts left out above; scoring imports none of them.
 

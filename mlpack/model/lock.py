@@ -69,6 +69,16 @@ class LockedPlatform:
     python: tuple[LockedPackage, ...] = ()
     debian: tuple[DebianPackage, ...] = ()
 
+    @property
+    def gpu(self) -> bool:
+        """Whether its onnxruntime runs models on graphics processors."""
+        return bool(self.version_of("onnxruntime-gpu"))
+
+    @property
+    def onnxruntime(self) -> str:
+        """The version of onnxruntime, whichever build it is; empty where there is none."""
+        return self.version_of("onnxruntime-gpu") or self.version_of("onnxruntime")
+
     def version_of(self, package: str) -> str:
         """The locked version of a Python package, or an empty text."""
         return next((each.version for each in self.python if each.name == package), "")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from mlpack.errors import MlpackError, UsageError
 from mlpack.model.edge import EdgeRecipe, ModuleRecipe, read_edge, read_module
 from mlpack.model.groups import DeployRecipe, read_deploy
-from mlpack.model.table import filled, integer, known, parsed, table, text
+from mlpack.model.table import filled, flag, integer, known, parsed, table, text
 from mlpack.oci.descriptor import Platform
 from mlpack.oci.document import InvalidContent, Node
 from mlpack.oci.reference import Reference
@@ -23,6 +23,7 @@ MAX_DEVICES = 1_000_000_000
 BASE, NONE = "base", "none"
 """Where an image is asked for: the project's base, and an empty device."""
 
+_BASE_KEYS = ("from", "platforms", "requirements", "packages", "mirror", "gpu")
 _NUMBERS = frozenset({"devices", "token_bytes"})
 
 RESERVED = frozenset({BASE, NONE, "oci", "docker-archive"})
@@ -88,6 +89,9 @@ class BaseRecipe:
 
     mirror: str = ""
     """Debian mirror; empty means deb.debian.org."""
+
+    gpu: bool = False
+    """Whether models run on NVIDIA's graphics processors, by onnxruntime-gpu."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +174,7 @@ def _recipe(root: Node) -> Recipe:
         scoring=text(model, "scoring", ""),
         repository=parsed(repository, Reference.parse_repository) if repository else None,
         registry=_registry(table(root, "registry", "ca", "insecure")),
-        base=_base(table(root, "base", "from", "platforms", "requirements", "packages", "mirror")),
+        base=_base(table(root, "base", *_BASE_KEYS)),
         device=_device(table(root, "device", "engine", "tls", "token_bytes", "certificate_bytes")),
         module=read_module(root),
         edge=read_edge(root),
@@ -205,6 +209,7 @@ def _base(node: Node) -> BaseRecipe:
         requirements=filled(node, "requirements", default.requirements),
         packages=tuple(sorted(set(wanted))),
         mirror=text(node, "mirror", ""),
+        gpu=flag(node, "gpu", default.gpu),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -15,6 +16,10 @@ PYTHON = "3.11"
 """The Python of the base: Debian bookworm's."""
 
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+
+
+ONNXRUNTIME, ONNXRUNTIME_GPU = "onnxruntime", "onnxruntime-gpu"
+"""Two builds of one package, which overwrite each other where both are installed."""
 
 
 class InvalidRequirements(MlpackError):
@@ -66,6 +71,23 @@ def parse_requirements(text: str, file: str = "requirements.in") -> tuple[Requir
             )
         found.append(read)
     return tuple(found)
+
+
+def on_gpu(requirements: Iterable[Requirement]) -> tuple[Requirement, ...]:
+    """The requirements with onnxruntime's build for graphics processors in the other's place.
+
+    >>> [str(each) for each in on_gpu([Requirement("onnxruntime>=1.20"), Requirement("pillow")])]
+    ['onnxruntime-gpu>=1.20', 'pillow']
+    """
+    return tuple(_swapped(each) for each in requirements)
+
+
+def _swapped(requirement: Requirement) -> Requirement:
+    if canonicalize_name(requirement.name) != ONNXRUNTIME:
+        return requirement
+    swapped = Requirement(str(requirement))
+    swapped.name = ONNXRUNTIME_GPU
+    return swapped
 
 
 def disagreements(

@@ -48,6 +48,16 @@ def integer(
     return found.integer(minimum=minimum, maximum=maximum) if found else default
 
 
+def flag(node: Node, key: str, default: bool) -> bool:
+    """Whether ``key`` is true, or ``default``."""
+    found = node.get(key)
+    if found is None:
+        return default
+    if not isinstance(found.value, bool):
+        raise InvalidContent(found.where, "is neither true nor false")
+    return found.value
+
+
 def parsed(node: Node, read: Callable[[str], T]) -> T:
     """What ``read`` makes of a text; where it refuses, the message names the setting too."""
     try:

@@ -110,7 +110,30 @@ def test_a_tag_is_no_pin_and_a_tag_beside_a_digest_is_dropped() -> None:
 
 def test_the_port_of_the_device_leads_to_the_port_of_the_runtime() -> None:
     module = model_module("fan", IMAGE, version="2", port=8080, env={})
-    assert module.options == {"HostConfig": {"PortBindings": {"5001/tcp": [{"HostPort": "8080"}]}}}
+    host = module.options["HostConfig"]
+    assert isinstance(host, dict)
+    assert host.pop("PortBindings") == {"5001/tcp": [{"HostPort": "8080"}]}
+    # Nothing of the container but /tmp can be written, and nothing gives more rights.
+    assert host == {
+        "CapDrop": ["ALL"],
+        "ReadonlyRootfs": True,
+        "SecurityOpt": ["no-new-privileges"],
+        "Tmpfs": {"/tmp": "rw,noexec,nosuid,nodev,size=67108864,mode=1777"},
+    }
+
+
+def test_a_module_on_graphics_processors_gets_them_and_uses_them() -> None:
+    module = model_module("fan", IMAGE, version="2", port=5001, env={"A": "b"}, gpus=-1)
+    host = module.options["HostConfig"]
+    assert isinstance(host, dict)
+    request = {"Driver": "nvidia", "Count": -1, "Capabilities": [["gpu"]]}
+    assert host["DeviceRequests"] == [request]
+    assert host["ReadonlyRootfs"] is True
+    assert module.env == {"MLPACK_PROVIDERS": "cuda,cpu", "A": "b"}
+    own = {"MLPACK_PROVIDERS": "cpu"}
+    module = model_module("fan", IMAGE, version="2", port=5001, env=own, gpus=1)
+    assert module.env == own
+    assert problems(render(Deployment(modules=(module,)), TEMPLATE).encode()) == ()
 
 
 def test_what_a_device_would_refuse_is_not_rendered() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from mlpack.errors import MlpackError
 from mlpack.oci.reference import Reference
+from mlpack.render import container
 from mlpack.render.iotedge import create_options
 from mlpack.render.iotedge.routes import Route
 from mlpack.render.iotedge.validate import require_valid
@@ -95,15 +96,29 @@ class Deployment:
 
 
 def model_module(
-    name: str, image: Reference, *, version: str, port: int, env: Mapping[str, str]
+    name: str,
+    image: Reference,
+    *,
+    version: str,
+    port: int,
+    env: Mapping[str, str],
+    gpus: int = 0,
 ) -> Module:
-    """The module that runs a release, reachable at ``port`` of the device."""
+    """The module that runs a release, reachable at ``port`` of the device.
+
+    It may write below /tmp alone, and has no privileges. With ``gpus`` (all of the
+    device's where that is -1) it scores on them, as long as ``env`` names no other providers.
+    """
     bindings = {f"{SCORING_PORT}/tcp": [{"HostPort": str(port)}]}
+    host = {"PortBindings": bindings, **container.confined()}
+    if gpus:
+        host |= container.gpus(gpus)
+        env = {"MLPACK_PROVIDERS": "cuda,cpu", **env}
     return Module(
         name=name,
         image=image,
         version=version,
-        options={"HostConfig": {"PortBindings": bindings}},
+        options={"HostConfig": host},
         env=env,
     )
 
