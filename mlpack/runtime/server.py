@@ -17,6 +17,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -89,7 +90,6 @@ class _Server:
                 proxy_headers=False,
                 server_header=False,
                 timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=max(1, round(settings.grace)),
             )
         )
 
@@ -121,13 +121,16 @@ class _Server:
             self._http.should_exit = self._http.force_exit = True
 
     async def _drain(self, fronts: list[Front]) -> None:
-        _log.info("stopping: requests are still answered for %g s", self._module.settings.drain)
+        settings = self._module.settings
+        until = time.monotonic() + settings.drain + settings.grace
+        _log.info("stopping: requests are still answered for %g s", settings.drain)
         self._module.draining = True
-        for front in fronts:
-            await asyncio.to_thread(front.close)
-        await asyncio.sleep(self._module.settings.drain)
+        closing = (asyncio.to_thread(front.close) for front in fronts)
+        await asyncio.gather(asyncio.sleep(settings.drain), *closing)
         _refuse_connections(self._listener)
         await asyncio.sleep(_HANDSHAKE_SECONDS)
+        left = until - time.monotonic()
+        self._http.config.timeout_graceful_shutdown = max(1, round(left))
         self._http.should_exit = True
 
 

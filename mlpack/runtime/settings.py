@@ -40,7 +40,7 @@ class Settings:
     """Seconds from a request's arrival to its answer."""
     drain: float = 1.0
     """Seconds in which requests are still answered after SIGTERM."""
-    grace: float = 8.0
+    grace: float = 7.0
     """Seconds after that for requests still in work; engines kill after 10 in all."""
     max_body: int = 64 * _MIB
     """Bytes of a request."""

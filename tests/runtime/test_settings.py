@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,13 @@ def test_affinity_is_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert cpus.limit(tmp_path) == 3
     (tmp_path / "cpu.max").write_text("800000 100000")
     assert cpus.limit(tmp_path) == 3
+
+
+def test_every_variable_is_documented() -> None:
+    checkout = Path(__file__).resolve().parents[2]
+    written = (checkout / "docs" / "scoring.md").read_text()
+    listed = {line.split("`")[1] for line in written.splitlines() if line.startswith("| `")}
+    names = re.compile(r"\"((?:MLPACK|AZUREML|AML|SCORING)_[A-Z_]+)\"")
+    runtime = checkout / "mlpack" / "runtime"
+    read_ = {name for path in runtime.rglob("*.py") for name in names.findall(path.read_text())}
+    assert read_ - {"SCORING_URL"} <= listed
