@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -43,6 +43,9 @@ LONGEST_WAIT = 120.0
 """Seconds; a registry that asks for a longer pause gets none, and the user is told."""
 
 MAX_REDIRECTS = 5
+SHORT = 64 * 1024
+"""Bytes of an answer that are rather read than given up with the connection."""
+
 CONNECTIONS = 8
 KEPT_SECONDS = 30
 """How many connections there are to all hosts, and how long an idle one is kept."""
@@ -166,12 +169,13 @@ class Client:
             raise _refused_by(proxy, request, str(error)) from None
         except _TROUBLE as error:
             raise _trouble(request, error, proxy) from None
+        chunks = _chunks(request, answer)
         return Response(
             answer.status,
             _headers(answer.headers),
-            _chunks(request, answer),
+            chunks,
             url=request.url,
-            close=answer.close,
+            close=partial(_end, request.method, chunks, answer),
         )
 
     def _check(self, request: Request, scheme: str, host: str, netloc: str) -> None:
@@ -267,6 +271,22 @@ def _chunks(request: Request, answer: httpcore.Response) -> Iterator[bytes]:
         yield from answer.iter_stream()
     except _TROUBLE as error:
         raise _trouble(request, error) from None
+
+
+def _end(method: str, chunks: Iterator[bytes], answer: httpcore.Response) -> None:
+    """Close an answer; the rest of a short one is read, so that its connection is kept.
+
+    Without that each request would open a connection, and over TLS pay for a handshake.
+    """
+    left, length = SHORT, _headers(answer.headers).get("content-length", "0")
+    short = method == "HEAD" or (length.isdecimal() and int(length) <= SHORT)
+    try:
+        while short and left > 0:
+            left -= len(next(chunks))
+    except (StopIteration, RegistryError):
+        pass
+    finally:
+        answer.close()
 
 
 def _headers(raw: list[tuple[bytes, bytes]]) -> dict[str, str]:

@@ -112,12 +112,13 @@ def test_a_registry_behind_a_proxy(
         monkeypatch.setenv("HTTPS_PROXY", f"http://{LOGIN}@127.0.0.1:{proxy.port}")
         done = push(project, f"{name}/edge/fan")
         assert done.exit_code == 0, done.stderr
-        assert set(proxy.asked) == {f"CONNECT {name} HTTP/1.1"}
+        asked = [each for each in proxy.asked if name in each]
+        assert set(asked) == {f"CONNECT {name} HTTP/1.1"}
         wire = json.loads(done.stdout)["wire"]
         # What is counted is without TLS, which the tunnel carries too, and with CONNECT.
         counted = wire["sent"] + wire["received"]
         tls = proxy.moved - counted
-        assert 0 < tls < 4_000 * len(proxy.asked) + proxy.moved * 0.2
+        assert 0 < tls < 4_000 * len(asked) + proxy.moved * 0.2
         pulled = run("-C", str(project.root), "pull", f"{name}/edge/fan:1", "--as", "again")
         assert pulled.exit_code == 0, pulled.stderr
     said = done.stdout + done.stderr + pulled.stderr
@@ -135,7 +136,8 @@ def test_a_proxy_that_wants_another_login(
         assert f"the proxy 127.0.0.1:{proxy.port} answers 407" in done.stderr
         assert "hint: check HTTPS_PROXY" in done.stderr
         assert "wr0ng" not in done.stderr
-        assert len(proxy.asked) == 1, "asking again would not help"
+        asked = [each for each in proxy.asked if name in each]
+        assert len(asked) == 1, "asking again would not help"
 
 
 def test_a_host_without_the_proxy(
@@ -148,7 +150,8 @@ def test_a_host_without_the_proxy(
         monkeypatch.setenv("NO_PROXY", ".test")
         done = push(project, f"registry.test:{port(secure)}/edge/fan")
         assert done.exit_code == 1, "nobody but the proxy knows that name"
-        assert proxy.asked == []
+        # Other libraries of this process may ask for hosts of their own.
+        assert not [each for each in proxy.asked if "registry.test" in each]
 
 
 def test_plain_http_is_forwarded(

@@ -25,7 +25,7 @@ from mlpack.oci.reference import Reference
 from mlpack.serve.app import create_app
 from mlpack.stores.auth import Unauthorized
 from mlpack.stores.base import Corrupt, NotFound, put_bytes, put_image, read
-from mlpack.stores.copy import copy
+from mlpack.stores.copy import THREADS, copy
 from mlpack.stores.exchange import Refused, Request, Unreachable, Untrusted
 from mlpack.stores.http import Client, Limits
 from mlpack.stores.layout import LayoutStore
@@ -35,7 +35,7 @@ from mlpack.stores.registry import RegistryStore
 from tests.serve.server import listening
 from tests.stores.faulty import Fault, Faulty, faulty
 from tests.stores.registry import PASSWORD, USER, Registry, free_port, running
-from tests.support import AMD64
+from tests.support import AMD64, real_layer
 
 BLOB = os.urandom(3_000_000)
 TARGET = Descriptor.of(BLOB, media.LAYER_TAR)
@@ -455,3 +455,23 @@ def test_several_blobs_move_at_once(proxy: Faulty, tokens: int | None) -> None:
     assert len(copied.sent) == 6
     assert not proxy.gather.broken
     assert len(proxy.scopes) == (0 if tokens is None else 1), "one token for all of them"
+
+
+def test_connections_are_used_again(registry: Registry, tmp_path: Path) -> None:
+    """Also after answers that are not read: over TLS each connection costs a handshake."""
+    layout = LayoutStore(tmp_path / "oci")
+    layers = [real_layer(layout, {name: name.encode()}) for name in "abcdefgh"]
+    target = put_image(layout, build_image(ImageConfig(platform=AMD64), layers))
+    with Registries() as registries:
+        store = registries.store(Reference.parse(f"{registry.host}/tests/kept"), push=True)
+        for name in ("a", "b"):
+            assert not store.exists(Descriptor.of(name.encode(), "text/plain"))
+        with pytest.raises(NotFound):
+            store.resolve("none")
+        copy(layout, store, target)
+        store.tag(target, "x")
+        assert store.names() == ("x",)
+        counted = registries.counted
+    assert counted.requests > 10
+    # One finds out whether there is TLS; then one for each thread of the copy.
+    assert counted.connections <= 1 + THREADS
