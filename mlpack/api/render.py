@@ -11,8 +11,9 @@ from mlpack.model.edge import ModuleRecipe
 from mlpack.oci.descriptor import Platform
 from mlpack.oci.reference import Reference
 from mlpack.render import container
-from mlpack.render.iotedge.deployment import Deployment, model_module
+from mlpack.render.iotedge.deployment import Deployment
 from mlpack.render.iotedge.deployment import render as render_deployment
+from mlpack.render.iotedge.module import model_module
 from mlpack.render.iotedge.routes import Route
 from mlpack.stores.project import Project
 from mlpack.stores.references import find_image
@@ -95,15 +96,6 @@ def module_name(settings: ModuleRecipe, model: str) -> str:
 
 def _deployment(module: str, image: Reference, version: str, settings: ModuleRecipe) -> Deployment:
     return Deployment(
-        modules=(
-            model_module(
-                module,
-                image,
-                version=version,
-                port=settings.port,
-                env=settings.env,
-                gpus=settings.gpu,
-            ),
-        ),
+        modules=(model_module(module, image, version=version, settings=settings),),
         routes={f"{module}ToIoTHub": Route(("messages", "modules", module, "outputs", "*"))},
     )

@@ -11,18 +11,18 @@ from typing import Any
 import pytest
 from jsonschema import Draft4Validator
 
+from mlpack.model.edge import ModuleRecipe
 from mlpack.oci.digest import Digest
 from mlpack.oci.reference import Reference
 from mlpack.render.iotedge.deployment import (
     Deployment,
-    InvalidTemplate,
-    Module,
-    UnpinnedImage,
-    model_module,
     render,
+    system_image,
 )
+from mlpack.render.iotedge.module import Module, UnpinnedImage, model_module
 from mlpack.render.iotedge.problem import InvalidDeployment
 from mlpack.render.iotedge.routes import Route, parse_route
+from mlpack.render.iotedge.template import InvalidTemplate
 from mlpack.render.iotedge.validate import problems
 from mlpack.stores.templates import read_template
 from tests.support import SHARED, require
@@ -30,7 +30,7 @@ from tests.support import SHARED, require
 TEMPLATE = read_template("iotedge/deployment.json.j2")
 IMAGE = Reference.parse("registry.example.com/edge/fan").pinned(Digest("a" * 64))
 UP = Route(("messages", "modules", "fan", "outputs", "*"))
-FAN = model_module("fan", IMAGE, version="2", port=5001, env={"LOG_LEVEL": "info"})
+FAN = model_module("fan", IMAGE, version="2", settings=ModuleRecipe(env={"LOG_LEVEL": "info"}))
 
 
 def rendered(deployment: Deployment) -> dict[str, Any]:
@@ -65,7 +65,8 @@ def test_several_modules_render_as_in_the_golden_file(golden: Callable[[str, str
             ),
             "fanToIoTHub": UP,
         },
-        system_version="1.5.21",
+        agent_image=system_image("agent", "1.5.21"),
+        hub_image=system_image("hub", "1.5.21"),
         agent_env={"ManagementApiTimeoutSecs": "900", "ModuleUpdateMode": "NonBlocking"},
         hub_env={"OptimizeForPerformance": "false"},
         message_seconds=60,
@@ -95,7 +96,7 @@ def test_no_module_and_no_route_still_give_a_manifest() -> None:
 
 def test_a_value_cannot_leave_its_string() -> None:
     env = {"A": '"}, "evil": {"', "B": "{{ 1 }}", "C": "é\n\\"}
-    module = model_module("fan", IMAGE, version='1"', port=5001, env=env)
+    module = model_module("fan", IMAGE, version='1"', settings=ModuleRecipe(env=env))
     found = agent_of(rendered(Deployment(modules=(module,))))["modules"]["fan"]
     assert {name: each["value"] for name, each in found["env"].items()} == env
     assert found["version"] == '1"'
@@ -109,7 +110,7 @@ def test_a_tag_is_no_pin_and_a_tag_beside_a_digest_is_dropped() -> None:
 
 
 def test_the_port_of_the_device_leads_to_the_port_of_the_runtime() -> None:
-    module = model_module("fan", IMAGE, version="2", port=8080, env={})
+    module = model_module("fan", IMAGE, version="2", settings=ModuleRecipe(port=8080))
     host = module.options["HostConfig"]
     assert isinstance(host, dict)
     assert host.pop("PortBindings") == {"5001/tcp": [{"HostPort": "8080"}]}
@@ -123,7 +124,7 @@ def test_the_port_of_the_device_leads_to_the_port_of_the_runtime() -> None:
 
 
 def test_a_module_on_graphics_processors_gets_them_and_uses_them() -> None:
-    module = model_module("fan", IMAGE, version="2", port=5001, env={"A": "b"}, gpus=-1)
+    module = model_module("fan", IMAGE, version="2", settings=ModuleRecipe(env={"A": "b"}, gpu=-1))
     host = module.options["HostConfig"]
     assert isinstance(host, dict)
     request = {"Driver": "nvidia", "Count": -1, "Capabilities": [["gpu"]]}
@@ -131,7 +132,7 @@ def test_a_module_on_graphics_processors_gets_them_and_uses_them() -> None:
     assert host["ReadonlyRootfs"] is True
     assert module.env == {"MLPACK_PROVIDERS": "cuda,cpu", "A": "b"}
     own = {"MLPACK_PROVIDERS": "cpu"}
-    module = model_module("fan", IMAGE, version="2", port=5001, env=own, gpus=1)
+    module = model_module("fan", IMAGE, version="2", settings=ModuleRecipe(env=own, gpu=1))
     assert module.env == own
     assert problems(render(Deployment(modules=(module,)), TEMPLATE).encode()) == ()
 
@@ -140,7 +141,7 @@ def test_what_a_device_would_refuse_is_not_rendered() -> None:
     lost = {"up": Route(("messages", "modules", "fam", "*"))}
     with pytest.raises(InvalidDeployment, match=r"routes\.up\.route: takes messages of 'fam'"):
         render(Deployment(modules=(FAN,), routes=lost), TEMPLATE)
-    on_443 = model_module("fan", IMAGE, version="2", port=443, env={})
+    on_443 = model_module("fan", IMAGE, version="2", settings=ModuleRecipe(port=443))
     with pytest.raises(InvalidDeployment, match="binds port 443/tcp of the host, which edgeHub"):
         render(Deployment(modules=(on_443,)), TEMPLATE)
 

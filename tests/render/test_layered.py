@@ -8,8 +8,8 @@ import pytest
 
 from mlpack.oci.digest import Digest
 from mlpack.oci.reference import Reference
-from mlpack.render.iotedge.deployment import Module
 from mlpack.render.iotedge.layered import layered
+from mlpack.render.iotedge.module import Module
 from mlpack.render.iotedge.problem import InvalidDeployment
 from mlpack.render.iotedge.routes import Route
 from mlpack.render.iotedge.validate import problems

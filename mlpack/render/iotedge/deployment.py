@@ -1,83 +1,49 @@
-"""A deployment as a value, and its text: ``deployment.json`` from a Jinja template."""
+"""A whole deployment as a value, and its text: ``deployment.json`` from mlpack's template."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from mlpack.errors import MlpackError
-from mlpack.oci.reference import Reference
-from mlpack.render import container
-from mlpack.render.iotedge import create_options
-from mlpack.render.iotedge.routes import Route
+from mlpack.model.edge import (
+    KEEP_SECONDS,
+    SCHEMA,
+    SYSTEM_VERSION,
+    EdgeRecipe,
+    RegistryLogin,
+)
+from mlpack.render.iotedge.module import Module
+from mlpack.render.iotedge.problem import InvalidDeployment, Problem
+from mlpack.render.iotedge.routes import InvalidRoute, Route, parse_route
+from mlpack.render.iotedge.template import InvalidTemplate, render_jinja
 from mlpack.render.iotedge.validate import require_valid
 
-SYSTEM_VERSION = "1.6.1"
-"""IoT Edge 1.6 is the long-term release (serviced to 2028-11-14; Azure/iotedge CHANGELOG,
-2026-08-21). A full version, because a rolling tag fetched again costs bytes."""
+DEFAULT_TIMEOUT_SECONDS = 300
+"""How long edgeAgent waits for one answer of the daemon (Azure/iotedge, edgeAgent's
+ManagementApiTimeoutSecs); a pull is one such answer."""
+
+MAX_TIMEOUT_SECONDS = 7 * 24 * 3600
+_SLACK = 2
+"""A link is not always as fast as it was said to be, and other traffic shares it."""
+
+_PORTS = ("443", "5671", "8883")
 
 
-SCORING_PORT = 5001
-"""Where the runtime in a release listens, as Azure ML's inference server does."""
+def system_image(module: str, version: str = SYSTEM_VERSION) -> str:
+    """Microsoft's own image of a system module.
+
+    >>> system_image("hub", "1.6.1")
+    'mcr.microsoft.com/azureiotedge-hub:1.6.1'
+    """
+    return f"mcr.microsoft.com/azureiotedge-{module}:{version}"
 
 
-class UnpinnedImage(MlpackError, ValueError):
-    """A module names a tag; tags move, and edgeAgent does nothing when one does."""
-
-    hint = "name the image by its digest: registry/repository@sha256:…"
-
-
-class InvalidTemplate(MlpackError):
-    """A template that cannot be filled in, or does not give JSON."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Module:
-    """One module of a deployment."""
-
-    name: str
-    image: Reference
-    version: str = ""
-    """Shown in the device's reports beside the image; changing it alone restarts the module."""
-
-    options: Mapping[str, object] = field(default_factory=dict)
-    """Container settings in the engine's words (Docker API, ``ContainerCreate``)."""
-
-    env: Mapping[str, str] = field(default_factory=dict)
-    startup_order: int = 1
-    restart_policy: str = "always"
-    """``always`` or ``never``: edgeAgent does not implement on-failure and on-unhealthy."""
-
-    pull_policy: str = "on-create"
-    """``on-create``, or ``never`` where the image is brought to the device by hand."""
-
-    twin: Mapping[str, object] = field(default_factory=dict)
-    """The module's own desired properties, which it reads from its twin."""
-
-    def __post_init__(self) -> None:
-        if self.image.digest is None:
-            raise UnpinnedImage(f"{self.name}: {self.image} is not pinned to a digest")
-
-    @property
-    def settings(self) -> dict[str, str]:
-        """The module's ``settings``: its image, and its options in as many members as they need."""
-        # edgeAgent refuses repository:tag@sha256:…, so a tag beside the digest is dropped.
-        return {"image": str(replace(self.image, tag="")), **create_options.split(self.options)}
-
-    @property
-    def entry(self) -> dict[str, object]:
-        """What ``$edgeAgent`` holds under the module's name."""
-        return {
-            "type": "docker",
-            "status": "running",
-            "restartPolicy": self.restart_policy,
-            "imagePullPolicy": self.pull_policy,
-            "startupOrder": self.startup_order,
-            **({"version": self.version} if self.version else {}),
-            "env": {name: {"value": value} for name, value in self.env.items()},
-            "settings": self.settings,
-        }
+def hub_options() -> dict[str, object]:
+    """443, 5671 and 8883: HTTPS, AMQP and MQTT for devices that send through this one."""
+    return {
+        "HostConfig": {"PortBindings": {f"{port}/tcp": [{"HostPort": port}] for port in _PORTS}}
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,76 +52,104 @@ class Deployment:
 
     modules: tuple[Module, ...]
     routes: Mapping[str, Route] = field(default_factory=dict)
-    system_version: str = SYSTEM_VERSION
+    registries: Mapping[str, RegistryLogin] = field(default_factory=dict)
+    agent_image: str = system_image("agent")
+    hub_image: str = system_image("hub")
     agent_env: Mapping[str, str] = field(default_factory=dict)
     """Set over the template's own variables of edgeAgent."""
 
     hub_env: Mapping[str, str] = field(default_factory=dict)
-    message_seconds: int = 7200
+    agent_options: Mapping[str, object] = field(default_factory=dict)
+    hub_options: Mapping[str, object] = field(default_factory=hub_options)
+    agent_schema: str = SCHEMA
+    hub_schema: str = SCHEMA
+    timeout_seconds: int = 0
+    """ManagementApiTimeoutSecs; 0 where edgeAgent's own will do."""
+
+    message_seconds: int = KEEP_SECONDS
     """How long edgeHub keeps messages while there is no connection."""
 
+    @property
+    def base(self) -> Deployment:
+        """The same without modules and routes: what a layered deployment lies over."""
+        return replace(self, modules=(), routes={})
 
-def model_module(
-    name: str,
-    image: Reference,
+
+def deployment(
+    edge: EdgeRecipe,
+    modules: Iterable[Module],
+    routes: Mapping[str, Route],
     *,
-    version: str,
-    port: int,
-    env: Mapping[str, str],
-    gpus: int = 0,
-) -> Module:
-    """The module that runs a release, reachable at ``port`` of the device.
-
-    It may write below /tmp alone, and has no privileges. With ``gpus`` (all of the
-    device's where that is -1) it scores on them, as long as ``env`` names no other providers.
-    """
-    bindings = {f"{SCORING_PORT}/tcp": [{"HostPort": str(port)}]}
-    host = {"PortBindings": bindings, **container.confined()}
-    if gpus:
-        host |= container.gpus(gpus)
-        env = {"MLPACK_PROVIDERS": "cuda,cpu", **env}
-    return Module(
-        name=name,
-        image=image,
-        version=version,
-        options={"HostConfig": host},
-        env=env,
+    timeout_seconds: int = 0,
+) -> Deployment:
+    """A deployment of ``modules`` with the rest as ``[edge]`` says."""
+    agent, hub = edge.agent, edge.hub
+    return Deployment(
+        modules=tuple(modules),
+        routes=routes,
+        registries=edge.registries,
+        agent_image=agent.image or system_image("agent", edge.version),
+        hub_image=hub.image or system_image("hub", edge.version),
+        agent_env=agent.env,
+        hub_env=hub.env,
+        agent_options=agent.options or {},
+        hub_options=hub_options() if hub.options is None else hub.options,
+        agent_schema=agent.schema,
+        hub_schema=hub.schema,
+        timeout_seconds=timeout_seconds,
+        message_seconds=edge.keep_seconds,
     )
 
 
+def edge_routes(edge: EdgeRecipe, module: str) -> Mapping[str, Route]:
+    """The routes ``[edge]`` says; else the one that takes what ``module`` sends to IoT Hub.
+
+    Raises :class:`InvalidDeployment` naming the route that cannot be read.
+    """
+    if edge.routes is None:
+        return {f"{module}ToIoTHub": Route(("messages", "modules", module, "outputs", "*"))}
+    found = {}
+    for name, said in edge.routes.items():
+        try:
+            route = parse_route(said.route)
+        except InvalidRoute as error:
+            raise InvalidDeployment([Problem(f"edge.routes.{name}", str(error))]) from error
+        found[name] = replace(route, priority=said.priority, seconds=said.keep_seconds)
+    return found
+
+
+def timeout_seconds(image_bytes: int, bytes_per_second: int) -> int:
+    """ManagementApiTimeoutSecs for an image of ``image_bytes`` over a link; 0 for the default.
+
+    edgeAgent gives up on a pull after 300 seconds; Docker then throws away what it has, and
+    the next try begins anew, for the same money.
+
+    >>> timeout_seconds(45_000_000, 8_000), timeout_seconds(500_000, 8_000)
+    (11280, 0)
+    """
+    if not bytes_per_second:
+        return 0
+    minutes = -(-_SLACK * image_bytes // (bytes_per_second * 60))
+    seconds = min(60 * minutes, MAX_TIMEOUT_SECONDS)
+    return seconds if seconds > DEFAULT_TIMEOUT_SECONDS else 0
+
+
 def render(deployment: Deployment, template: str) -> str:
-    """Fill in ``template``; the result is indented JSON that passed every check.
+    """Fill in mlpack's own ``template``; indented JSON that passed every check.
 
     Raises :class:`InvalidTemplate` where the template is at fault and
     ``InvalidDeployment`` where a device would refuse what it gives.
     """
-    filled = _fill(template, deployment)
+    filled = render_jinja(template, {"deployment": deployment})
     try:
         document = json.loads(filled)
     except ValueError as error:
         raise InvalidTemplate(f"the deployment template does not give JSON: {error}") from error
-    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    text = dump(document)
     require_valid(text.encode())
     return text
 
 
-def _fill(template: str, deployment: Deployment) -> str:
-    import jinja2
-
-    environment = jinja2.Environment(  # noqa: S701 - the text is JSON; tojson quotes every value
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    # Jinja's own tojson writes <, > and ' as \\u003c for HTML, which hides routes from a reader.
-    environment.filters["tojson"] = lambda value: json.dumps(
-        value, ensure_ascii=False, separators=(",", ":")
-    )
-    environment.filters["environment"] = lambda env: {
-        name: {"value": value} for name, value in env.items()
-    }
-    try:
-        return environment.from_string(template).render(deployment=deployment)
-    except jinja2.TemplateError as error:
-        line = f" (line {error.lineno})" if isinstance(error, jinja2.TemplateSyntaxError) else ""
-        raise InvalidTemplate(f"the deployment template cannot be filled in: {error}{line}") from (
-            error
-        )
+def dump(document: object) -> str:
+    """A manifest's text as mlpack writes it."""
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
