@@ -85,7 +85,23 @@ def resolve(
     ``held`` are versions to keep where they still do, ``gpu`` chooses the build of
     onnxruntime. Raises :class:`NoPackages`.
     """
-    wanted = merge(requirements, gpu=gpu)
+    try:
+        return _resolve(requirements, target, held, merge(requirements, gpu=gpu))
+    except NoPackages as error:
+        if gpu and ONNXRUNTIME_GPU in str(error):
+            error.hint = (
+                f"not every release of {ONNXRUNTIME_GPU} has a wheel for {target.platform}: "
+                "take it out of [base] platforms, or name another release in the requirements"
+            )
+        raise
+
+
+def _resolve(
+    requirements: Collection[Requirement],
+    target: Target,
+    held: Sequence[LockedPackage],
+    wanted: Sequence[str],
+) -> tuple[LockedPackage, ...]:
     with tempfile.TemporaryDirectory(prefix="mlpack-") as folder:
         source, pins = Path(folder) / "requirements.in", Path(folder) / "pins.txt"
         source.write_text("\n".join(wanted) + "\n")
