@@ -52,10 +52,13 @@ def run(
     port: int = INSIDE,
     network: str = "",
     env: Mapping[str, str] | None = None,
+    confined: bool = True,
     registries: Registries | None = None,
     seconds: float = 60,
 ) -> Running:
     """Load ``text`` and start it, its port published on the loopback address.
+
+    ``confined``, it may write below /tmp alone, and has no privileges.
 
     Returns when it answers. Raises :class:`PortTaken` before anything is loaded; a
     container that does not answer within ``seconds`` is removed, and
@@ -66,7 +69,9 @@ def run(
         raise PortTaken(f"something answers at {ready} already")
     loaded = load(project, text, engine=engine, registries=registries)
     daemon = loaded.daemon
-    container = daemon.start(loaded.name, port=port, inside=INSIDE, network=network, env=env or {})
+    container = daemon.start(
+        loaded.name, port=port, inside=INSIDE, network=network, env=env or {}, confined=confined
+    )
     try:
         daemon.wait(container, ready, seconds=seconds)
     except (NotReady, KeyboardInterrupt):

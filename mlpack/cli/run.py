@@ -22,11 +22,24 @@ from mlpack.cli import options, output
 )
 @click.option("--network", default="", metavar="NAME", help="The container's network, as host.")
 @options.env("Set in the container.")
-def run(image: str, engine: str, port: int, network: str, env: tuple[tuple[str, str], ...]) -> None:
+@click.option(
+    "--unconfined",
+    is_flag=True,
+    help="Let it write to its whole file system, with the engine's usual privileges.",
+)
+def run(
+    image: str,
+    engine: str,
+    port: int,
+    network: str,
+    env: tuple[tuple[str, str], ...],
+    unconfined: bool,
+) -> None:
     """Start a release as a container here, and wait until it answers.
 
     It is loaded first where the engine lacks it. Prints the address that scores; the
-    container stays until it is removed, as said on stderr.
+    container stays until it is removed, as said on stderr. As on devices, its file system
+    is read-only but for /tmp, and it has no privileges.
     """
     from mlpack.api import run as api
 
@@ -37,6 +50,7 @@ def run(image: str, engine: str, port: int, network: str, env: tuple[tuple[str, 
         port=port,
         network=network,
         env=dict(env),
+        confined=not unconfined,
         registries=options.registries() if "/" in image else None,
     )
     output.note(f"{started.loaded.name} runs as {started.container[:12]}; end it: {started.end}")

@@ -19,6 +19,7 @@ from mlpack.errors import MlpackError, UsageError
 from mlpack.oci.descriptor import Platform
 from mlpack.oci.digest import Digest
 from mlpack.oci.image import chain_ids
+from mlpack.render.container import confining_options
 
 FORMS = {"docker": "moby", "podman": "podman"}
 """The engines this machine may run, and the archive each loads."""
@@ -80,11 +81,18 @@ class Daemon:
         self._ask("load", "-q", "-i", str(archive))
 
     def start(
-        self, image: str, *, port: int, inside: int, network: str, env: Mapping[str, str]
+        self,
+        image: str,
+        *,
+        port: int,
+        inside: int,
+        network: str,
+        env: Mapping[str, str],
+        confined: bool = True,
     ) -> str:
         """Run ``image`` in the background and return the container's id.
 
-        Its port ``inside`` is published as ``port`` of the loopback address; on the
+        It is ``confined`` as modules on devices are. Its port ``inside`` is published as ``port`` of the loopback address; on the
         host's network it is told to listen on ``port`` itself.
         """
         told = dict(env)
@@ -94,7 +102,8 @@ class Daemon:
         if network:
             way = ("--network", network, *way)
         settings = [part for key, value in told.items() for part in ("-e", f"{key}={value}")]
-        return self._ask("run", "-d", *way, *settings, image).splitlines()[-1]
+        limits = confining_options() if confined else ()
+        return self._ask("run", "-d", *limits, *way, *settings, image).splitlines()[-1]
 
     def wait(self, container: str, url: str, *, seconds: float) -> None:
         """Wait until ``url`` answers; raise :class:`NotReady` with the container's last words."""
