@@ -125,13 +125,16 @@ class Certificate:
     key: Path
 
     @classmethod
-    def made(cls, folder: Path) -> Certificate:
-        """An EC leaf and intermediate, each filled up to the size of the measured ones."""
+    def made(cls, folder: Path, *names: str) -> Certificate:
+        """An EC leaf and intermediate, each filled up to the size of the measured ones.
+
+        The leaf is for ``names``, too (``*.blob.localhost``).
+        """
         needs("openssl")
         folder.mkdir(parents=True)
         _sign(folder, "ca", "", 0)
         _sign(folder, "intermediate", "ca", INTERMEDIATE_BYTES)
-        _sign(folder, "leaf", "intermediate", LEAF_BYTES)
+        _sign(folder, "leaf", "intermediate", LEAF_BYTES, names)
         chain = folder / "chain.pem"
         chain.write_text(
             (folder / "leaf.crt").read_text() + (folder / "intermediate.crt").read_text()
@@ -154,25 +157,25 @@ def _der_bytes(certificate: Path) -> int:
     return len(subprocess.run(command, check=True, capture_output=True).stdout)
 
 
-def _sign(folder: Path, name: str, signer: str, wanted: int) -> None:
+def _sign(folder: Path, name: str, signer: str, wanted: int, names: tuple[str, ...] = ()) -> None:
     key, made = folder / f"{name}.key", folder / f"{name}.crt"
     run("openssl", "ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", str(key))
     fill = 200 if wanted else 0
     # A signature is 70 to 72 bytes: try until the size is met.
     for _ in range(50):
-        _sign_once(folder, name, signer, fill)
+        _sign_once(folder, name, signer, fill, names)
         if not wanted or (size := _der_bytes(made)) == wanted:
             return
         fill += wanted - size
     raise AssertionError(f"no certificate of {wanted} bytes")
 
 
-def _sign_once(folder: Path, name: str, signer: str, fill: int) -> None:
+def _sign_once(folder: Path, name: str, signer: str, fill: int, names: tuple[str, ...]) -> None:
     authority = name != "leaf"
     lines = [
         f"basicConstraints=critical,CA:{'TRUE' if authority else 'FALSE'}",
         "keyUsage=critical," + ("keyCertSign,cRLSign" if authority else "digitalSignature"),
-        "subjectAltName=IP:127.0.0.1,DNS:localhost",
+        ",".join(["subjectAltName=IP:127.0.0.1,DNS:localhost", *(f"DNS:{each}" for each in names)]),
     ]
     lines += [f"nsComment={'x' * fill}"] if fill else []
     (folder / "extensions").write_text("\n".join(lines))
