@@ -92,8 +92,9 @@ class Daemon:
     ) -> str:
         """Run ``image`` in the background and return the container's id.
 
-        It is ``confined`` as modules on devices are. Its port ``inside`` is published as ``port`` of the loopback address; on the
-        host's network it is told to listen on ``port`` itself.
+        It is ``confined`` as modules on devices are. Its port ``inside`` is published as
+        ``port`` of the loopback address; on the host's network it is told to listen on
+        ``port`` itself.
         """
         told = dict(env)
         way: Sequence[str] = ("-p", f"127.0.0.1:{port}:{inside}")
