@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -53,6 +54,11 @@ class Mosquitto:
                 [shutil.which("mosquitto") or PROGRAM, "-c", str(settings)], stdout=log, stderr=log
             )
         wait_for_port(self.port, self._process, self.log)
+
+    def reload(self) -> None:
+        """SIGHUP: it reads its lists of users and rights again."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGHUP)
 
     def stop(self) -> None:
         """SIGTERM: it writes its database and ends."""

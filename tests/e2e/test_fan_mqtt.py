@@ -186,3 +186,24 @@ def test_tls_with_a_user_and_a_password_from_a_file(tmp_path: Path) -> None:
             until(lambda: len(seen) == 20, release)
     assert [seen[str(number)][0] for number in range(20)] == expected(readings)
     assert "s3cret" not in (release / "log").read_text()
+
+
+def test_predictions_that_the_broker_refuses_come_once_it_takes_them(tmp_path: Path) -> None:
+    release = fan_release(tmp_path / "release")
+    rights = tmp_path / "acl"
+    rights.write_text("topic readwrite fan/messages\ntopic read fan/anomaly\n")
+    rights.chmod(0o600)
+    settings = f"allow_anonymous true\nacl_file {rights}\n"
+    with mosquitto(tmp_path, settings) as broker, client(broker, "both") as both:
+        seen = Predictions(both).found
+        with predictor(release, {"MQTT_BROKER": broker.address}):
+            until(lambda: "session new" in (release / "log").read_text(), release)
+            readings = real_readings(30)
+            publish(both, readings)
+            until(lambda: "refuses fan/anomaly" in (release / "log").read_text(), release)
+            rights.write_text("topic readwrite fan/#\n")
+            broker.reload()
+            until(lambda: len(seen) == 30, release)
+    assert [set(seen[str(number)]) for number in range(30)] == [
+        {label} for label in expected(readings)
+    ]
