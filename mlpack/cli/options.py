@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from mlpack.api.hub import Hub
     from mlpack.oci.descriptor import Platform
     from mlpack.oci.reference import Reference
     from mlpack.stores.project import Project
@@ -77,13 +78,51 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 PAIR = Parsed("KEY=VALUE", _pair)
+
+
+def _stages(text: str) -> object:
+    from mlpack.model.amounts import parse_stages
+
+    return parse_stages(text)
+
+
+def _share(text: str) -> object:
+    from mlpack.model.amounts import parse_share
+
+    return parse_share(text)
+
+
+def _time(text: str) -> object:
+    from mlpack.model.amounts import parse_time
+
+    return parse_time(text)
+
+
 PLATFORM = Parsed("OS/ARCH", _platform)
+STAGES = Parsed("SHARES", _stages)
+SHARE = Parsed("SHARE", _share)
+TIME = Parsed("TIME", _time)
 REPOSITORY = Parsed("REPOSITORY", _repository)
 
 
 def env(meaning: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """``--env KEY=VALUE``, as often as wanted: the function gets pairs."""
     return click.option("--env", "env", multiple=True, type=PAIR, help=meaning)
+
+
+device_group = click.option(
+    "--device-group", "name", required=True, metavar="GROUP", help="One of mlpack groups."
+)
+optional_group = click.option(
+    "--device-group", "name", default="", metavar="GROUP", help="Only this group."
+)
+fleet = click.option(
+    "--fleet",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    callback=lambda _, __, path: settings().directory / path if path else None,
+    help="Read the devices from FILE, not from the IoT hub.",
+)
 
 
 class Count(click.IntRange):
@@ -110,6 +149,13 @@ def project() -> Project:
         if value
     )
     return Project.find(settings().directory, tuple(overrides))
+
+
+def hub(project: Project) -> Hub:
+    """The IoT hub, as mlpack.toml and the environment say; raise ``NoHub`` where neither does."""
+    from mlpack.api.devices import NoHub
+
+    raise NoHub("there is no hub")
 
 
 def project_if_any() -> Project | None:

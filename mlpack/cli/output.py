@@ -13,11 +13,13 @@ import click
 
 from mlpack import words
 from mlpack.cli.options import settings
+from mlpack.errors import MlpackError, UsageError
 from mlpack.words import size as size  # what commands call output.size
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from mlpack.render.document import Block
     from mlpack.stores.copy import Copied
     from mlpack.stores.wire import Counted
 
@@ -35,9 +37,41 @@ def answer(document: Mapping[str, object], text: str | Callable[[], str]) -> Non
         click.echo(shown)
 
 
+def answer_blocks(
+    found: Mapping[str, object], blocks: Sequence[Block], *, markdown: bool = False
+) -> None:
+    """Print a document as JSON, as text that fits the terminal, or as Markdown."""
+    from mlpack.render import document
+
+    answer(
+        found,
+        lambda: (
+            document.markdown(blocks).rstrip("\n")
+            if markdown
+            else document.text(blocks, table, width())
+        ),
+    )
+
+
 def note(text: str) -> None:
     """Say something beside the answer."""
     click.echo(text, err=True)
+
+
+def agree(question: str, *, yes: bool) -> None:
+    """Ask before something outside the project changes; raise where the answer is no.
+
+    Where nobody can be asked only ``--yes`` is a yes.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError(
+            "this asks before it changes anything, and there is no terminal to ask at",
+            hint="say --yes, or --dry-run to look only",
+        )
+    if not click.confirm(question, err=True):
+        raise MlpackError("not agreed to: nothing was changed")
 
 
 def width() -> int:
@@ -96,10 +130,11 @@ class Bar:
 
 
 @contextmanager
-def progress(label: str, total: int | None = None) -> Iterator[Bar]:
+def progress(label: str, total: int | None = None, *, counting: bool = False) -> Iterator[Bar]:
     """Show a bar on a terminal's stderr while the block runs; nothing in a pipe.
 
-    ``total`` in bytes, or ``None`` where it is not known yet, or never.
+    ``total`` in bytes, or ``None`` where it is not known yet, or never; things are counted
+    instead of bytes where ``counting``.
     """
     if not sys.stderr.isatty():
         yield Bar()
@@ -107,7 +142,8 @@ def progress(label: str, total: int | None = None) -> Iterator[Bar]:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
+    amount = TextColumn("{task.completed:,.0f}") if counting else DownloadColumn()
+    columns = (TextColumn("{task.description}"), BarColumn(), amount, TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         yield _Shown(bars, bars.add_task(label, total=total))
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     mlpack report $(mlpack build fan)
     mlpack report fan --tariff origin-bundle --markdown > report.md
     mlpack report fan --from none --engine podman --json
+    mlpack report --rollout 3                      planned, and what the devices said
     """,
 )
 @click.argument("release", default="", metavar="[NAME[:VERSION]]")
@@ -39,6 +40,12 @@ if TYPE_CHECKING:
     "--tariff", metavar="NAME|FILE", help="A tariff mlpack ships, or a file. Default: [fleet]."
 )
 @click.option("--platform", type=options.PLATFORM, help="Which of the release's images.")
+@click.option(
+    "--rollout",
+    type=click.IntRange(0),
+    metavar="N",
+    help="A rollout of the ledger instead, planned and measured; 0 is the last one.",
+)
 @click.option("--markdown", is_flag=True, help="Print Markdown, for a pull request or a page.")
 def report(
     release: str,
@@ -47,6 +54,7 @@ def report(
     devices: int | None,
     tariff: str | None,
     platform: Platform | None,
+    rollout: int | None,
     markdown: bool,
 ) -> None:
     """Show bytes and money per release and fleet.
@@ -57,10 +65,12 @@ def report(
     includes is listed and counted.
     """
     from mlpack.api.report import report as work_out
-    from mlpack.render import document
     from mlpack.render.report import report_blocks
     from mlpack.stores.tariffs import read_tariff
 
+    if rollout is not None:
+        _rollout(rollout, markdown=markdown)
+        return
     found = work_out(
         options.project(),
         release,
@@ -70,12 +80,13 @@ def report(
         tariff=read_tariff(tariff, options.settings().directory) if tariff else None,
         platform=platform,
     )
-    blocks = report_blocks(found)
-    output.answer(
-        found.to_json(),
-        lambda: (
-            document.markdown(blocks).rstrip("\n")
-            if markdown
-            else document.text(blocks, output.table, output.width())
-        ),
-    )
+    output.answer_blocks(found.to_json(), report_blocks(found), markdown=markdown)
+
+
+def _rollout(number: int, *, markdown: bool) -> None:
+    from mlpack.api.rollouts import rollout_report
+    from mlpack.render.rollout import measured_blocks
+
+    found = rollout_report(options.project(), number)
+    blocks = measured_blocks(found.release, found.record.planned, found.record.measured)
+    output.answer_blocks(found.to_json(), blocks, markdown=markdown)

@@ -163,7 +163,7 @@ def decide(rollout: Rollout, seen: Observation, now: datetime) -> tuple[Action, 
     """What to do next; :class:`Wait`, :class:`Done` and :class:`Refuse` do nothing."""
     group = of_group(seen.deployments, rollout.group)
     if stopping := next((each for each in group if each.state == "stopping"), None):
-        return _undo(stopping, seen)
+        return (undo(stopping, seen),)
     mine = seen.deployment(rollout.id)
     other = next(
         (each for each in group if each.state == "rolling" and each.id != rollout.id), None
@@ -286,14 +286,14 @@ def _finished(rollout: Rollout, mine: Deployed, group: tuple[Deployed, ...]) -> 
     return (Prune(beyond),) if beyond else (Done(),)
 
 
-def _undo(stopping: Deployed, seen: Observation) -> tuple[Action, ...]:
+def undo(stopping: Deployed, seen: Observation) -> Action:
     """Finish what a stop began: let the one below remember why, then delete."""
     why = stopping.labels.get(deployed.REASON, "stopped")
     below = heir(stopping, seen.deployments)
     note = f"{stopping.id} {why}"
     if below is not None and below.labels.get(deployed.UNDONE) != note:
-        return (Remember(below.id, note),)
-    return (Delete(stopping.id, why, heir=below.id if below else ""),)
+        return Remember(below.id, note)
+    return Delete(stopping.id, why, heir=below.id if below else "")
 
 
 def heir(gone: Deployed, deployments: Iterable[Deployed]) -> Deployed | None:
@@ -308,3 +308,16 @@ def heir(gone: Deployed, deployments: Iterable[Deployed]) -> Deployed | None:
 def resumed(rollout: Rollout, mine: Deployed) -> Rollout:
     """``rollout`` under the policy its deployment was begun with."""
     return replace(rollout, policy=Policy.of(mine.labels))
+
+
+def go_back(group: str, to: str, seen: Observation, why: str) -> Action:
+    """What to do next so that deployment ``to`` applies again, or none where it is empty.
+
+    Every later one of the group is stopped and deleted, the latest first.
+    """
+    releases = of_group(seen.deployments, group)
+    if stopping := next((each for each in releases if each.state == "stopping"), None):
+        return undo(stopping, seen)
+    if not releases or releases[0].id == to:
+        return Done()
+    return Stop(releases[0].id, why)

@@ -1,0 +1,88 @@
+"""``mlpack plan``: what a release takes on a device group, before anything is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+
+from mlpack.api.diff import find_move
+from mlpack.api.groups import group_engine, group_tariff
+from mlpack.model.groups import DeviceGroup
+from mlpack.model.recipe import NONE
+from mlpack.oci.descriptor import Platform
+from mlpack.oci.index import NoSuchPlatform
+from mlpack.plan.engines import Engine
+from mlpack.plan.fleet import EMPTY, UNKNOWN, Cohort, CohortPlan, Device, FleetPlan, cohorts
+from mlpack.plan.rollout import bucket
+from mlpack.plan.strategy import Way, one_layer, usual_build, whole_image
+from mlpack.stores.project import Project
+from mlpack.stores.references import Found, NoSuchImage, find_image
+
+
+def plan(
+    project: Project,
+    group: DeviceGroup,
+    release: str,
+    devices: Iterable[Device],
+    *,
+    stages: tuple[Decimal, ...] = (),
+) -> FleetPlan:
+    """Work out what bringing ``devices`` to ``release`` takes; nothing is sent.
+
+    ``release`` is ``NAME[:VERSION]`` or what ``mlpack build`` prints; empty for the newest of the
+    project's model. Raises what finding an image raises.
+    """
+    target = find_image(project, release or project.recipe.model)
+    name, version = target.release
+    engine = group_engine(project, group)
+    steps = stages or group.stages
+    found = cohorts([(each, bucket(each.id)) for each in devices], steps)
+    missing: dict[str, None] = {}
+    planned = tuple(
+        _cohort(project, engine, each, target, f"{name}:{version}", missing) for each in found
+    )
+    return FleetPlan(
+        group=group.name,
+        condition=group.condition.text,
+        release=f"{name}:{version}",
+        digest=target.target.digest,
+        engine=engine.name,
+        stages=steps,
+        cohorts=planned,
+        tariff=group_tariff(project, group),
+        link_bytes_per_second=group.link_bytes_per_second,
+        missing=tuple(missing),
+    )
+
+
+def _cohort(
+    project: Project,
+    engine: Engine,
+    cohort: Cohort,
+    target: Found,
+    release: str,
+    missing: dict[str, None],
+) -> CohortPlan:
+    if cohort.holds == release:
+        return CohortPlan(cohort=cohort, ways=())
+    try:
+        platform = Platform.parse(cohort.platform) if cohort.platform else None
+        new = find_image(project, release, platform) if platform else target
+    except NoSuchPlatform:
+        missing[f"{release} has no image for {cohort.platform}: those devices cannot run it"] = None
+        return CohortPlan(cohort=cohort, ways=())
+    old = NONE if cohort.holds in (EMPTY, UNKNOWN) else cohort.holds
+    try:
+        move = find_move(project, old, new)
+    except NoSuchImage:
+        missing[f"{old} is not in this project: devices on it are counted as empty ones"] = None
+        move = find_move(project, NONE, new)
+    ways: list[Way] = [whole_image(engine, move.pull)]
+    locked = project.lock().base.on(new.image.platform) if project.has_lock else None
+    held = move.old.image if move.old else None
+    usual = usual_build(engine, move.pull, held, locked.layers) if locked else None
+    if usual:
+        ways.append(usual)
+    else:
+        missing["the usual build: this release is not on the base mlpack.lock names"] = None
+    return CohortPlan(cohort=cohort, ways=(*ways, one_layer(engine, move.pull)))
