@@ -40,6 +40,7 @@ COMMANDS = {
     "bundle": "Make or check a file that updates a device without a network.",
     "load": "Bring an image into Docker or podman on this machine.",
     "run": "Start a release as a container here, and wait until it answers.",
+    "score": "Ask a module what it makes of pictures, readings or tensors.",
     "serve": "Serve a model version on this machine, without a container, until interrupted.",
     "render": "Write the IoT Edge deployment manifest of a release.",
     "registry": "Serve this project's releases as a registry.",
