@@ -94,8 +94,10 @@ def serving(folder: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    # A module in this process leaves there what its own scripts must find.
+    own = {k: v for k, v in os.environ.items() if not k.startswith(("AML_", "AZUREML_", "MLPACK_"))}
     environment = {
-        **os.environ,
+        **own,
         "AML_APP_ROOT": str(folder),
         "MLPACK_HOST": "127.0.0.1",
         "MLPACK_PORT": str(port),
