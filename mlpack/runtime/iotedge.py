@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 INPUT, OUTPUT = "data", "score"
 _STABLE_SECONDS = 30.0
 _FAREWELL_SECONDS = 2.0
+_QUIET_SECONDS = 0.25
+"""For messages on their way through Microsoft's client, which has acknowledged them."""
 
 _log = logging.getLogger("mlpack_runtime")
 
@@ -64,8 +66,11 @@ class IotEdge:
         """Finish the messages that are here, as far as time allows, and disconnect."""
         # HTTP gets its share of the time after this front.
         deadline = time.monotonic() + self._module.settings.grace / 2
-        while self._messages.unfinished_tasks and time.monotonic() < deadline:
-            if not self._connected.is_set():
+        busy = time.monotonic()
+        while self._connected.is_set() and (now := time.monotonic()) < deadline:
+            if self._messages.unfinished_tasks:
+                busy = now
+            elif now - busy > _QUIET_SECONDS:
                 break
             time.sleep(0.02)
         if left := self._messages.unfinished_tasks:

@@ -184,7 +184,10 @@ class EdgeHub:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
     def _call(self, work: Callable[[], None]) -> None:
-        self._loop.call_soon_threadsafe(work)
+        async def done() -> None:
+            work()
+
+        self._do(done())
 
 
 async def _packet(reader: asyncio.StreamReader) -> tuple[int, int, bytes]:
