@@ -20,6 +20,8 @@ from mlpack.render.iotedge.deployment import (
     system_image,
 )
 from mlpack.render.iotedge.module import Module, UnpinnedImage, model_module
+from mlpack.render.iotedge.patch import patch
+from mlpack.render.iotedge.placeholders import Variables, fill, with_texts
 from mlpack.render.iotedge.problem import InvalidDeployment
 from mlpack.render.iotedge.routes import Route, parse_route
 from mlpack.render.iotedge.template import InvalidTemplate
@@ -166,6 +168,7 @@ def test_a_template_at_fault_is_named_as_such(template: str, what: str) -> None:
 
 IOTEDGE = SHARED / "iotedge"
 AGENT, HUB = "$edgeAgent.properties.desired", "$edgeHub.properties.desired"
+LOGINS = f"{AGENT}.runtime.settings.registryCredentials"
 
 ACCEPTED = [
     "Azure_azure-iot-cli-extension__deploymentTopLayer.json",
@@ -183,6 +186,7 @@ REFUSED_MANIFESTS = {
     "SchemaStore_schemastore__azure-iot-edge-deployment-2.0_deployment.json": {
         f"modulesContent.{HUB}.routes.csharpToIoTHub": "takes messages of 'csharp'",
         f"modulesContent.{HUB}.routes.sensorTocmodule": "sends messages to 'cmodule'",
+        f"modulesContent.{LOGINS}.test.password": "stands in clear",
     },
 }
 PLACEHOLDER = "a placeholder that was not filled in"
@@ -193,11 +197,12 @@ _RENDERED_BADLY = {
     f"modulesContent.{AGENT}.systemModules.edgeHub.settings.image": PLACEHOLDER,
 }
 _BAD_CREDENTIALS = {
-    f"modulesContent.{AGENT}.runtime.settings.registryCredentials.test": "'address' is missing",
-    f"modulesContent.{AGENT}.runtime.settings.registryCredentials.test.username": "not a string",
+    f"modulesContent.{LOGINS}.test": "'address' is missing",
+    f"modulesContent.{LOGINS}.test.username": "not a string",
+    f"modulesContent.{LOGINS}.test.password": "stands in clear",
 }
 _NO_ADDRESS = {
-    f"modulesContent.{AGENT}.runtime.settings.registryCredentials.test2.address": "is empty",
+    f"modulesContent.{LOGINS}.test2.address": "is empty",
 }
 _MODULES = f"modulesContent.{AGENT}.modules"
 _BAD_OPTIONS = {
@@ -244,6 +249,7 @@ INVALID = {
     "Azure_iotedgedev__deployment.template_invalidresult.json": {
         **_RENDERED_BADLY,
         **_BAD_CREDENTIALS,
+        f"modulesContent.{LOGINS}.test2.password": "stands in clear",
         f"modulesContent.{AGENT}.systemModules.edgeHub.settings.createOptions": "not a string",
         f"{_MODULES}.tempSensor.settings.createOptions": "is not a string",
         **{
@@ -270,6 +276,41 @@ def test_refuses_with_path_and_reason(folder: str, name: str, expected: dict[str
     assert {each.path for each in found} == set(expected)
     for each in found:
         assert expected[each.path] in each.what
+
+
+MODULES_OF = {
+    "Azure_azure-iot-cli-extension__deploymentTopLayer.json": ("registry", "IoTEdgeAPIProxy"),
+    "Azure_azure-iot-cli-extension__test_edge_deployment_layered.json": ("mymodule0",),
+    "Azure_azure-iot-cli-extension__test_edge_deployment_v11.json": (
+        "SimulatedTemperatureSensor",
+        "filtermodule",
+    ),
+    "Azure_iotedge__ExampleDeployment.json": ("AzureMonitorForIotEdgeModule",),
+    "Azure_iotedgehubdev__deployment_with_create_options.json": ("tempSensor",),
+}
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_real_manifests_come_back_as_they_were(name: str) -> None:
+    text = require(IOTEDGE / "manifests" / name).read_bytes().decode()
+    for module in MODULES_OF[name]:
+        old = next(o for o in _images(json.loads(text), module))
+        patched = patch(text, module, IMAGE)
+        assert patched == text.replace(f'"{old}"', f'"{IMAGE}"', 1)
+        assert problems(patched.encode()) == ()
+        # Back again, so that no other byte was touched.
+        assert patched.replace(f'"{IMAGE}"', f'"{old}"') == text
+    variables = Variables(module="fan", image=IMAGE)
+    assert with_texts(fill(json.loads(text), variables)) == json.loads(text)
+
+
+def _images(value: object, module: str) -> list[str]:
+    found: list[str] = []
+    for key, each in value.items() if isinstance(value, dict) else ():
+        if key.split(".")[-1] == module and "settings" in each:
+            found.append(each["settings"]["image"])
+        found += _images(each, module)
+    return found
 
 
 def test_every_file_there_is_classified() -> None:

@@ -40,7 +40,7 @@ GOOD: dict[str, Any] = {
                         "minDockerVersion": "v1.25",
                         "loggingOptions": "",
                         "registryCredentials": {
-                            "acr": {"address": "r.io", "username": "u", "password": "p"}
+                            "acr": {"address": "r.io", "username": "u", "password": "${P}"}
                         },
                     },
                 },
@@ -151,7 +151,7 @@ BAD: dict[str, tuple[Change, str, str]] = {
         lambda a, h, m: put(
             a["runtime"]["settings"]["registryCredentials"],
             "r#io",
-            {"address": "r.io", "username": "u", "password": "p"},
+            {"address": "r.io", "username": "u", "password": "${P}"},
         ),
         f"{AGENT}.runtime.settings.registryCredentials.r#io",
         "'r#io' is no name",
@@ -412,8 +412,26 @@ def test_a_source_may_be_spelled_in_other_case_as_edgehub_compares_it() -> None:
 
 
 def test_two_addresses_of_the_host_may_have_one_port() -> None:
-    option = ports("80/tcp", {"HostPort": "443", "HostIp": "10.0.0.1"})
-    assert problems(changed(lambda a, h, m: put(m["settings"], "createOptions", option))) == ()
+    def both(address: str, other: str) -> tuple[Problem, ...]:
+        def change(agent: Tree, hub: Tree, fan: Tree) -> None:
+            settings = agent["systemModules"]["edgeHub"]["settings"]
+            settings["createOptions"] = ports("443/tcp", {"HostPort": "443", "HostIp": other})
+            option = ports("80/tcp", {"HostPort": "443", "HostIp": address})
+            fan["settings"]["createOptions"] = option
+
+        return problems(changed(change))
+
+    assert both("10.0.0.1", "10.0.0.2") == ()
+    for clash in (("10.0.0.1", ""), ("0.0.0.0", "10.0.0.1"), ("::", ""), ("::1", "::1")):
+        (found,) = both(*clash)
+        assert "binds port 443/tcp of the host, which edgeHub binds too" in found.what
+
+
+def test_a_module_may_not_bind_a_port_twice() -> None:
+    bindings = {"80/tcp": [{"HostPort": "81"}], "90/tcp": [{"HostPort": 81}]}
+    option = json.dumps({"HostConfig": {"PortBindings": bindings}})
+    (found,) = problems(changed(lambda a, h, m: put(m["settings"], "createOptions", option)))
+    assert found.what == "binds port 81/tcp of the host, which it binds too"
 
 
 # --- reading

@@ -12,6 +12,7 @@ from functools import partial
 
 from mlpack.oci.document import Node
 from mlpack.render.iotedge import create_options
+from mlpack.render.iotedge.create_options import HostPort
 from mlpack.render.iotedge.image_name import PLACEHOLDER, image_problem
 from mlpack.render.iotedge.manifest import Section
 from mlpack.render.iotedge.problem import (
@@ -135,7 +136,8 @@ def _module_id(name: str, node: Node) -> Iterator[Problem]:
 
 def _settings(node: Node) -> Iterator[Problem]:
     for key, value in node.items():
-        if key not in ("image", "digest") and not create_options.is_member(key):
+        # edgeAgent ignores env here; older tutorials have it, so it is a warning.
+        if key not in ("image", "digest", "env") and not create_options.is_member(key):
             yield Problem(value.where, "is not a known member (image, createOptions)")
     yield from run(node, member("image", _image), create_options.check)
 
@@ -211,15 +213,22 @@ def _startup_order_needs_1_1(desired: Node) -> Iterator[Problem]:
 
 
 def _one_module_per_host_port(desired: Node) -> Iterator[Problem]:
-    taken: dict[str, str] = {}
+    taken: list[tuple[str, HostPort]] = []
     for name, module in _every_module(desired):
         settings = module.get("settings")
         if settings is not None:
             yield from run(settings, partial(_taken_ports, name=name, taken=taken))
 
 
-def _taken_ports(settings: Node, *, name: str, taken: dict[str, str]) -> Iterator[Problem]:
-    for port, node in create_options.host_ports(create_options.join(settings)):
-        other = taken.setdefault(port, name)
-        if other != name:
-            yield Problem(node.where, f"binds port {port} of the host, which {other} binds too")
+def _taken_ports(
+    settings: Node, *, name: str, taken: list[tuple[str, HostPort]]
+) -> Iterator[Problem]:
+    for bound in create_options.host_ports(create_options.join(settings)):
+        other = next((who for who, each in taken if each.clashes(bound)), None)
+        if other is None:
+            taken.append((name, bound))
+        else:
+            who = "it" if other == name else other
+            yield Problem(
+                bound.where, f"binds port {bound.port} of the host, which {who} binds too"
+            )

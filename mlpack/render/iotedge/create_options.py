@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from mlpack.oci.document import InvalidContent, Node
 from mlpack.render.iotedge.problem import Problem
@@ -19,16 +20,20 @@ MAX_CHUNKS = 100
 
 _MEMBER = re.compile(r"createOptions([0-9]*)", re.IGNORECASE)
 _PORT = re.compile(r"([0-9]{1,5})(?:/(tcp|udp|sctp))?")
+_EVERY = ("", "0.0.0.0", "::")  # noqa: S104  (read, not bound)
 MAX_PORT = 65535
 
 
-def split(options: Mapping[str, object]) -> dict[str, str]:
+def split(options: Mapping[str, object], *, sort: bool = True) -> dict[str, str]:
     """Write ``options`` as the members of a module's ``settings``.
+
+    Sorted, so that the same options are the same text: edgeAgent compares texts. What a
+    user wrote keeps its order.
 
     >>> split({"HostConfig": {}})
     {'createOptions': '{"HostConfig":{}}'}
     """
-    whole = json.dumps(options, separators=(",", ":"), sort_keys=True)
+    whole = json.dumps(options, separators=(",", ":"), sort_keys=sort)
     pieces = [whole[start : start + CHUNK] for start in range(0, len(whole), CHUNK)]
     return {f"{NAME}{number:02}" if number else NAME: each for number, each in enumerate(pieces)}
 
@@ -66,8 +71,26 @@ def _members(settings: Node) -> list[Node]:
     return [each for _, each in found]
 
 
-def host_ports(options: Node) -> Iterator[tuple[str, Node]]:
-    """Every port of the host the options bind, as ``443/tcp``, and where it is said.
+@dataclass(frozen=True, slots=True)
+class HostPort:
+    """A port of the host that a module binds."""
+
+    port: str
+    """With its protocol: ``443/tcp``."""
+
+    address: str
+    """The one address of the host it is bound at; empty for every one."""
+
+    where: str
+
+    def clashes(self, other: HostPort) -> bool:
+        """Whether the engine cannot give both."""
+        same = self.address == other.address or not (self.address and other.address)
+        return self.port == other.port and same
+
+
+def host_ports(options: Node) -> Iterator[HostPort]:
+    """Every port of the host the options bind.
 
     Raises :class:`InvalidContent` for a port that is none.
     """
@@ -80,8 +103,10 @@ def host_ports(options: Node) -> Iterator[tuple[str, Node]]:
         for binding in listed.elements():
             port, address = binding.get("HostPort"), binding.get("HostIp")
             if port is not None and (number := _host_port(port)):
-                prefix = f"{address.text()}:" if address and address.value else ""
-                yield f"{prefix}{number}/{matched[2] or 'tcp'}", port
+                at = address.text() if address else ""
+                yield HostPort(
+                    f"{number}/{matched[2] or 'tcp'}", "" if at in _EVERY else at, port.where
+                )
 
 
 def _host_port(node: Node) -> int:

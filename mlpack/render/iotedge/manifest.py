@@ -21,6 +21,8 @@ ROOT = "deployment"
 CONTENT = "modulesContent"
 # Deployments of the preview service, and iotedgehubdev's still, say moduleContent.
 _CONTENTS = (CONTENT, "moduleContent")
+PLACES = tuple((*above, key) for above in ((), ("content",)) for key in _CONTENTS)
+"""Where the modules lie: bare, or inside the ``content`` of an IoT Hub configuration."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 
+_FAULTS = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
+"""What an expression of a template may end in: ``{{ 1 / 0 }}``."""
+
+
 class InvalidTemplate(MlpackError):
     """A template that cannot be filled in, or does not give JSON."""
 
@@ -25,7 +29,7 @@ def render_jinja(template: str, values: Mapping[str, object]) -> str:
 
     try:
         return _environment().from_string(template).render(values)
-    except jinja2.TemplateError as error:
+    except (jinja2.TemplateError, *_FAULTS) as error:
         line = f" (line {error.lineno})" if isinstance(error, jinja2.TemplateSyntaxError) else ""
         raise InvalidTemplate(f"the deployment template cannot be filled in: {error}{line}") from (
             error
@@ -37,7 +41,10 @@ def _environment() -> Environment:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     environment = ImmutableSandboxedEnvironment(
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.DictLoader({}),  # nothing to include
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     # Jinja's own tojson writes <, > and ' as \\u003c for HTML, which hides routes from a reader.
     environment.filters["tojson"] = lambda value: json.dumps(

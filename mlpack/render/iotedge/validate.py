@@ -9,39 +9,46 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mlpack.render.iotedge import twins
+from mlpack.render.iotedge import secrets, twins
 from mlpack.render.iotedge.agent import check_agent, check_layered_agent
 from mlpack.render.iotedge.hub import check_hub, check_layered_hub
 from mlpack.render.iotedge.manifest import AGENT, DESIRED, HUB, Manifest, read_manifest
 from mlpack.render.iotedge.problem import InvalidDeployment, Problem
+from mlpack.render.iotedge.secrets import Passwords
 
 
-def problems(content: bytes) -> tuple[Problem, ...]:
+def problems(content: bytes, passwords: Passwords = Passwords.PLACEHOLDER) -> tuple[Problem, ...]:
     """Everything that is wrong with a manifest's bytes; empty where nothing is."""
     try:
         manifest = read_manifest(content)
     except InvalidDeployment as error:
         return error.problems
-    return manifest_problems(manifest)
+    return manifest_problems(manifest, passwords)
 
 
-def require_valid(content: bytes) -> Manifest:
+def require_valid(content: bytes, passwords: Passwords = Passwords.PLACEHOLDER) -> Manifest:
     """Read a manifest; raise :class:`InvalidDeployment` with every problem it has."""
     manifest = read_manifest(content)
-    found = manifest_problems(manifest)
+    found = manifest_problems(manifest, passwords)
     if found:
         raise InvalidDeployment(found)
     return manifest
 
 
-def manifest_problems(manifest: Manifest) -> tuple[Problem, ...]:
-    """Everything that is wrong with a manifest that could be read."""
+def manifest_problems(
+    manifest: Manifest, passwords: Passwords = Passwords.PLACEHOLDER
+) -> tuple[Problem, ...]:
+    """Everything that is wrong with a manifest that could be read.
+
+    ``passwords`` says whether those of registries may stand in clear; no other secret may.
+    """
     check = _layered if manifest.layered else _whole
     found = dict.fromkeys((*manifest.problems, *check(manifest)))
     named = {each.path for each in found}
     for section in manifest.sections.values():
         # A name refused for a better reason above is not refused again as a twin's key.
         found |= dict.fromkeys(p for p in twins.check(section.desired) if p.path not in named)
+        found |= dict.fromkeys(secrets.check(section.desired, passwords))
     return tuple(found)
 
 
