@@ -28,6 +28,7 @@ from mlpack.oci.descriptor import Platform
 from mlpack.oci.document import Node
 
 RUNTIME = (
+    "httptools",
     "numpy",
     "onnxruntime",
     "orjson",
@@ -152,7 +153,7 @@ def merge(requirements: Collection[Requirement], *, gpu: bool = False) -> tuple[
     """The runtime's requirements and the project's as lines, in one order.
 
     >>> merge([Requirement("numpy>=2")])[:3]
-    ('numpy', 'numpy>=2', 'onnxruntime')
+    ('httptools', 'numpy', 'numpy>=2')
     """
     return tuple(sorted({*runtime_packages(gpu), *(str(each) for each in requirements)}))
 

@@ -36,6 +36,7 @@ def test_a_base_is_its_source_and_three_layers(project: Project, world: World) -
         # What devices hold of the source, they need not fetch again.
         assert [each.layer for each in locked.layers[:2]] == list(source.layers)
         assert {each.name: each.version for each in locked.python} == {
+            "httptools": "1.0",
             "numpy": "1.0",
             "onnxruntime": "1.0",
             "orjson": "1.0",
