@@ -10,7 +10,7 @@ from mlpack.api.deploy import Refused
 from mlpack.api.groups import find_group, group_engine
 from mlpack.api.hub import Hub, Seen, configurations, count, deployments
 from mlpack.api.rollout_run import MAX_STEPS
-from mlpack.api.rollout_steps import Say, undo_step
+from mlpack.api.rollout_steps import Say, guarded, undo_step
 from mlpack.errors import MlpackError
 from mlpack.model.groups import DeviceGroup
 from mlpack.model.recipe import NONE
@@ -146,7 +146,8 @@ def run_rollback(
             return
         if isinstance(action, Delete):
             _record(back.project, action)
-        undo_step(hub, action, seen, say)
+        with guarded():
+            undo_step(hub, action, seen, say)
 
 
 def _look(hub: Hub) -> Seen:

@@ -11,7 +11,7 @@ from mlpack.api.hub import Hub, Seen, observe
 from mlpack.api.rollout_steps import Say, Steps
 from mlpack.api.rollouts import Recorder
 from mlpack.plan.actions import Action, Create, Delete, Done, Wait
-from mlpack.plan.rollout import Rollout, decide
+from mlpack.plan.rollout import Observation, Rollout, decide
 
 MAX_STEPS = 100_000
 
@@ -22,7 +22,9 @@ class Outcome:
 
     rollout: Rollout
     last: Action
-    seen: Seen
+    looked: Observation
+    """The last look at its devices."""
+
     record: int
     """Its number in the ledger; 0 where it is not there."""
 
@@ -37,8 +39,8 @@ class Outcome:
 
     def to_json(self) -> dict[str, object]:
         """What ``mlpack --json deploy`` prints, beside the plan."""
-        mine = self.seen.observation.deployment(self.rollout.id)
-        looked = self.seen.observation
+        looked = self.looked
+        mine = looked.deployment(self.rollout.id)
         return {
             "group": self.rollout.group,
             "release": self.rollout.release,
@@ -108,6 +110,7 @@ class _Runner:
     wait: bool
     said: str = ""
     began: datetime = field(init=False)
+    looked: Observation = field(default_factory=Observation)
 
     def __post_init__(self) -> None:
         self.began = self.clock.now()
@@ -115,9 +118,11 @@ class _Runner:
     def step(self, action: Action, seen: Seen) -> Outcome | None:
         """Do one action; return where the rollout stands once there is nothing more to do now."""
         now = self.clock.now()
+        if seen.observation.targeted or not self.looked.targeted:
+            self.looked = seen.observation
         if isinstance(action, Done):
             self.recorder.finish("complete", seen.observation, now)
-            return self._outcome(action, seen)
+            return self._outcome(action)
         if isinstance(action, Wait):
             return self._wait(action, seen)
         if isinstance(action, Create):
@@ -128,7 +133,7 @@ class _Runner:
             self.recorder.look(seen.observation, now)
         self.steps.do(action, seen, now)
         if isinstance(action, Delete) and action.id == self.rollout.id:
-            return self._outcome(action, seen, undone=action.why)
+            return self._outcome(action, undone=action.why)
         return None
 
     def _wait(self, action: Wait, seen: Seen) -> Outcome | None:
@@ -137,7 +142,7 @@ class _Runner:
             self.steps.say(action.why)
             self.said = action.why
         if not self.wait:
-            return self._outcome(action, seen)
+            return self._outcome(action)
         limit = self.clock.timeout_seconds
         if limit is not None and self.clock.now() >= self.began + timedelta(seconds=limit):
             raise PolicyRefused(
@@ -148,11 +153,11 @@ class _Runner:
         self.clock.sleep(self.clock.poll_seconds)
         return None
 
-    def _outcome(self, action: Action, seen: Seen, undone: str = "") -> Outcome:
+    def _outcome(self, action: Action, undone: str = "") -> Outcome:
         return Outcome(
             rollout=self.rollout,
             last=action,
-            seen=seen,
+            looked=self.looked,
             record=self.recorder.number,
             undone=undone,
         )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from mlpack.api.hub import Hub, Seen, metrics
+from mlpack.errors import MlpackError
 from mlpack.model.amounts import share_text
 from mlpack.plan import deployed
 from mlpack.plan.actions import (
@@ -28,6 +30,25 @@ BATCH = 1000
 """Devices tagged between two signs of progress."""
 
 
+class Overtaken(MlpackError):
+    """Two operators at once: the other one's change came first."""
+
+    hint = "look at what is there now (mlpack status), and run the command again to go on from it"
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Say what it means where a deployment is no longer what was seen."""
+    from mlpack.azure.answers import Conflict, NotThere
+
+    try:
+        yield
+    except (Conflict, NotThere) as error:
+        raise Overtaken(
+            f"someone else changed the group's deployments at the same time; {error}"
+        ) from error
+
+
 @dataclass(frozen=True)
 class Steps:
     """Does one action after the other."""
@@ -40,7 +61,11 @@ class Steps:
     advance: Callable[[int], None] = lambda _: None
 
     def do(self, action: Action, seen: Seen, now: datetime) -> None:
-        """Do ``action``; the ETags of ``seen`` guard against another operator."""
+        """Do ``action``; raise :class:`Overtaken` where another operator was there first."""
+        with guarded():
+            self._do(action, seen, now)
+
+    def _do(self, action: Action, seen: Seen, now: datetime) -> None:
         if isinstance(action, Tag):
             self._tag(action)
         elif isinstance(action, Create):

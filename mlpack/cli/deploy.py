@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -81,11 +80,11 @@ def deploy(
     )
     with output.progress("reading twins", counting=True) as bar:
         prepared = prepare(project, hub, name, release, options.now(), wanted=wanted, advance=bar)
-    _show(prepared)
     if dry_run:
+        output.answer({**_document(prepared, None), "dry_run": True}, lambda: _shown(prepared))
         output.note("nothing was changed: --dry-run")
-        output.answer({**_document(prepared, None), "dry_run": True}, "")
         return
+    output.note(f"{_shown(prepared)}\n")
     if _acts(prepared):
         output.agree(_question(prepared), yes=yes)
     clock = Clock(now=options.now, sleep=time.sleep, poll_seconds=poll, timeout_seconds=timeout)
@@ -111,21 +110,18 @@ def _base(project: Project, hub: Hub, name: str, *, dry_run: bool, yes: bool) ->
     output.answer({**found.to_json(), "dry_run": dry_run}, found.id)
 
 
-def _show(prepared: Prepared) -> None:
-    """The plan, on stderr with --json, since the answer comes at the end."""
+def _shown(prepared: Prepared) -> str:
+    """The plan, or where a rollout stands that was begun."""
     from mlpack.render import document
     from mlpack.render.rollout import plan_blocks
 
-    if prepared.fleet is None:
-        rollout, mine = prepared.rollout, prepared.seen.observation.deployment(prepared.rollout.id)
-        if mine is not None and mine.state == "rolling":
-            output.note(
-                f"{rollout.release} is under way on {rollout.group}: "
-                f"stage {mine.stage + 1} of {len(rollout.policy.stages)}"
-            )
-        return
-    blocks = plan_blocks(prepared.fleet)
-    output.note(document.text(blocks, output.table, output.width()) + "\n")
+    rollout, mine = prepared.rollout, prepared.seen.observation.deployment(prepared.rollout.id)
+    if prepared.fleet is not None:
+        return document.text(plan_blocks(prepared.fleet), output.table, output.width())
+    if mine is not None and mine.state == "rolling":
+        where = f"stage {mine.stage + 1} of {len(rollout.policy.stages)}"
+        return f"{rollout.release} is under way on {rollout.group}: {where}"
+    return f"{rollout.group} has {rollout.release} already"
 
 
 def _acts(prepared: Prepared) -> bool:
@@ -148,7 +144,7 @@ def _document(prepared: Prepared, outcome: Outcome | None) -> dict[str, object]:
 def _end(prepared: Prepared, outcome: Outcome, *, wait: bool) -> None:
     from mlpack.api.deploy import PolicyRefused
 
-    rollout, looked = outcome.rollout, outcome.seen.observation
+    rollout, looked = outcome.rollout, outcome.looked
     if outcome.undone:
         output.answer(_document(prepared, outcome), "")
         raise PolicyRefused(
@@ -157,9 +153,7 @@ def _end(prepared: Prepared, outcome: Outcome, *, wait: bool) -> None:
         )
     if outcome.state == "rolling" and not wait:
         output.note("run the command again to go on, or stay with it: --wait")
-    ran = f"{looked.running:,} of {looked.targeted:,}" if looked.targeted else "every device"
     said = f"{rollout.group} {rollout.release} {outcome.state}"
-    if outcome.state == "rolling":
-        said += f": {ran} run it"
+    if looked.targeted:
+        said += f": {looked.running:,} of {looked.targeted:,} run it"
     output.answer(_document(prepared, outcome), said)
-    sys.stdout.flush()

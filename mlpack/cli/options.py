@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from mlpack.api.hub import Hub
+    from mlpack.azure.iothub import Hub
     from mlpack.oci.descriptor import Platform
     from mlpack.oci.reference import Reference
     from mlpack.stores.project import Project
@@ -152,10 +152,20 @@ def project() -> Project:
 
 
 def hub(project: Project) -> Hub:
-    """The IoT hub, as mlpack.toml and the environment say; raise ``NoHub`` where neither does."""
-    from mlpack.api.devices import NoHub
+    """The IoT hub, as mlpack.toml and the environment say; raise ``NoHub`` where neither does.
 
-    raise NoHub("there is no hub")
+    Its connections close when the command ends.
+    """
+    from mlpack.api.devices import NoHub
+    from mlpack.azure.connection import Connection
+
+    string, host = setting("iothub_connection_string"), project.recipe.deploy.hub
+    if not string and not host:
+        raise NoHub("it is not said which IoT hub the devices are on")
+    from mlpack.azure.iothub import Hub
+
+    connection = Connection.of(string, host=host, ca=setting("azure_ca"))
+    return click.get_current_context().with_resource(Hub(connection))
 
 
 def project_if_any() -> Project | None:
