@@ -24,6 +24,7 @@ FLOOR = {
     "render": 3.5,  # writes what plan decides; plan reads nothing of it
     "stores": 4,
     "azure": 5,
+    "azure": 5,
     "base": 5,
     "builders": 5,
     "serve": 5,

@@ -70,49 +70,52 @@ def as_json(status: int, document: object, headers: Mapping[str, str] | None = N
     return status, known, json.dumps(document).encode()
 
 
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    # Headers and body leave in one piece at once: in two, each answer may wait for 40 ms.
+    disable_nagle_algorithm = True
+    wbufsize = -1
+    double: Callable[[Request], Answer]
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+    def handle_one(self) -> None:
+        headers = {key.lower(): value for key, value in self.headers.items()}
+        asked = Request(self.command, self.path, headers, self._body(headers))
+        status, known, content = type(self).double(asked)
+        self.send_response(status)
+        for key, value in {"Content-Length": str(len(content)), **known}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def _body(self, headers: Mapping[str, str]) -> bytes:
+        if headers.get("transfer-encoding", "").lower() != "chunked":
+            return self.rfile.read(int(headers.get("content-length") or 0))
+        found = b""
+        while size := int(self.rfile.readline().partition(b";")[0], 16):
+            found += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return found
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = handle_one
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients that trust nobody, or hang up, are part of the tests."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
 @contextmanager
 def served(answer: Callable[[Request], Answer], certificate: Certificate) -> Iterator[str]:
     """Serve ``answer`` over TLS until the block ends; the value is ``https://localhost:PORT``."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        # Headers and body leave in one piece at once: in two, each answer may wait for 40 ms.
-        disable_nagle_algorithm = True
-        wbufsize = -1
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Say nothing."""
-
-        def handle_one(self) -> None:
-            headers = {key.lower(): value for key, value in self.headers.items()}
-            asked = Request(self.command, self.path, headers, self._body(headers))
-            status, known, content = answer(asked)
-            self.send_response(status)
-            for key, value in {"Content-Length": str(len(content)), **known}.items():
-                self.send_header(key, value)
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(content)
-
-        def _body(self, headers: Mapping[str, str]) -> bytes:
-            if headers.get("transfer-encoding", "").lower() != "chunked":
-                return self.rfile.read(int(headers.get("content-length") or 0))
-            found = b""
-            while size := int(self.rfile.readline().partition(b";")[0], 16):
-                found += self.rfile.read(size)
-                self.rfile.readline()
-            self.rfile.readline()
-            return found
-
-        do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = handle_one
-
-    class Server(ThreadingHTTPServer):
-        def handle_error(self, request: object, client_address: object) -> None:
-            """Clients that trust nobody, or hang up, are part of the tests."""
-            if not isinstance(sys.exception(), OSError):
-                super().handle_error(request, client_address)  # type: ignore[arg-type]
-
-    server = Server(("127.0.0.1", 0), Handler)
+    handler = type("Handler", (_Handler,), {"double": staticmethod(answer)})
+    server = _Server(("127.0.0.1", 0), handler)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate.chain, certificate.key)
     # Hands are shaken in each connection's own thread, so that no client stops the others.

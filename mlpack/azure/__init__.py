@@ -1,0 +1,1 @@
+"""Azure through its own SDKs: the extra ``azure`` brings them, and each is imported where used."""
