@@ -18,117 +18,28 @@ from functools import cached_property
 from mlpack.errors import MlpackError
 from mlpack.model.amounts import BUCKETS
 from mlpack.model.condition_text import Token, tokens
+from mlpack.model.expression import (
+    Both,
+    Compared,
+    Defined,
+    Either,
+    Expression,
+    Not,
+    OneOf,
+    Path,
+    Value,
+)
 
 BUCKET_TAG = "tags.mlpack.bucket"
 """The twin tag that says in which stage of a rollout a device comes."""
 
 MAX_DEPTH = 50
 
-Value = str | int | float | bool
-
 
 class InvalidCondition(MlpackError, ValueError):
     """A target condition the hub would not understand; the message names the column."""
 
     hint = "for example: tags.deviceGroup = 'vans' AND tags.region IN ['north', 'west']"
-
-
-@dataclass(frozen=True, slots=True)
-class Path:
-    """A property of a device: ``tags.deviceGroup``."""
-
-    parts: tuple[str, ...]
-
-    def of(self, twin: Mapping[str, object]) -> object:
-        """What ``twin`` has there; ``None`` where it has nothing."""
-        found: object = twin
-        for part in self.parts:
-            if not isinstance(found, Mapping):
-                return None
-            found = found.get(part)
-        return found
-
-
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """``path operator value``."""
-
-    path: Path
-    operator: str
-    value: Value
-
-    def holds(self, twin: Mapping[str, object]) -> bool:
-        """Whether it is so; what a device lacks, or has in another type, is not so."""
-        found = self.path.of(twin)
-        if not _same_kind(found, self.value):
-            return False
-        return _compare(found, self.operator, self.value)
-
-
-@dataclass(frozen=True, slots=True)
-class OneOf:
-    """``path IN [values]``; ``path NIN [values]`` where ``negated``."""
-
-    path: Path
-    values: tuple[Value, ...]
-    negated: bool = False
-
-    def holds(self, twin: Mapping[str, object]) -> bool:
-        """Whether it is so; a device without the property is neither in nor out."""
-        found = self.path.of(twin)
-        if found is None:
-            return False
-        among = any(_same_kind(found, each) and found == each for each in self.values)
-        return among != self.negated
-
-
-@dataclass(frozen=True, slots=True)
-class Defined:
-    """``is_defined(path)``."""
-
-    path: Path
-
-    def holds(self, twin: Mapping[str, object]) -> bool:
-        """Whether the device has the property."""
-        return self.path.of(twin) is not None
-
-
-@dataclass(frozen=True, slots=True)
-class Not:
-    """``NOT expression``."""
-
-    inner: Expression
-
-    def holds(self, twin: Mapping[str, object]) -> bool:
-        """Whether ``inner`` is not so."""
-        return not self.inner.holds(twin)
-
-
-@dataclass(frozen=True, slots=True)
-class Both:
-    """``left AND right``."""
-
-    left: Expression
-    right: Expression
-
-    def holds(self, twin: Mapping[str, object]) -> bool:
-        """Whether both are so."""
-        return self.left.holds(twin) and self.right.holds(twin)
-
-
-@dataclass(frozen=True, slots=True)
-class Either:
-    """``left OR right``."""
-
-    left: Expression
-    right: Expression
-
-    def holds(self, twin: Mapping[str, object]) -> bool:
-        """Whether one is so, or both are."""
-        return self.left.holds(twin) or self.right.holds(twin)
-
-
-Expression = Compared | OneOf | Defined | Not | Both | Either
 
 
 @dataclass(frozen=True)
@@ -148,8 +59,12 @@ class Condition:
         return cls(text.strip(), _Parser(text).whole())
 
     def holds(self, twin: Mapping[str, object]) -> bool:
-        """Whether the device of this twin (``deviceId``, ``tags``, ``properties``) is meant."""
-        return self.expression.holds(twin)
+        """Whether the device of this twin (``deviceId``, ``tags``, ``properties``) is meant.
+
+        A comparison with what the device lacks is undefined, and so is its ``NOT``; where the
+        whole is undefined the device is not meant.
+        """
+        return self.expression.test(twin) is True
 
     def narrowed(self, bucket: int) -> str:
         """The text for those of these devices whose bucket is below ``bucket``.
@@ -166,24 +81,6 @@ class Condition:
     def operand(self) -> str:
         """The text as one side of an ``AND``."""
         return f"({self.text})" if isinstance(self.expression, Either) else self.text
-
-
-def _same_kind(found: object, value: Value) -> bool:
-    """Whether two values can be compared: a text with a text, a number with a number."""
-    if isinstance(found, bool) or isinstance(value, bool):
-        return isinstance(found, bool) and isinstance(value, bool)
-    if isinstance(value, str):
-        return isinstance(found, str)
-    return isinstance(found, int | float)
-
-
-def _compare(found: object, operator: str, value: Value) -> bool:
-    if operator == "=":
-        return found == value
-    if operator in {"!=", "<>"}:
-        return found != value
-    less, equal = found < value, found == value  # type: ignore[operator]  # one kind, see above
-    return {"<": less, "<=": less or equal, ">": not less and not equal, ">=": not less}[operator]
 
 
 _OPERATORS = frozenset({"=", "!=", "<>", "<", ">", "<=", ">="})

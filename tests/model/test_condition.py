@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlpack.model.condition import Condition, InvalidCondition
+from tests.doubles.iothub_query import parse_condition
 
 VAN: dict[str, Any] = {
     "deviceId": "van-7",
@@ -25,7 +26,11 @@ VAN: dict[str, Any] = {
         ("tags.deviceGroup != 'drones'", True),
         ("tags.deviceGroup <> 'vans'", False),
         ("tags.missing != 'x'", False),
-        ("NOT tags.missing = 'x'", True),
+        ("NOT tags.missing = 'x'", False),
+        ("NOT tags.missing = 'x' OR tags.wheels = 4", True),
+        ("NOT (tags.missing = 'x' AND tags.wheels = 3)", True),
+        ("tags.wheels != '4'", True),
+        ("NOT tags.wheels < 'x'", False),
         ("tags.wheels >= 4 AND tags.wheels < 4.5", True),
         ("tags.wheels = '4'", False),
         ("tags.wheels > -1e2", True),
@@ -104,3 +109,38 @@ def test_any_text_is_a_condition_or_one_clear_refusal(text: str) -> None:
         return
     assert found.holds(VAN) in (True, False)
     assert Condition.parse(found.text) == found
+
+
+PATHS = st.sampled_from(["tags.a", "tags.b.c", "properties.reported.x", "deviceId", "tags.[[a-b]]"])
+VALUES = st.sampled_from(["'x'", "'O''N'", "1", "2.5", "-3", "true", "false"])
+SINGLE = st.one_of(
+    st.builds("{} {} {}".format, PATHS, st.sampled_from(["=", "!=", "<", ">="]), VALUES),
+    st.builds("{} {} [{}, {}]".format, PATHS, st.sampled_from(["IN", "nin"]), VALUES, VALUES),
+    st.builds("is_defined({})".format, PATHS),
+)
+CONDITIONS = st.recursive(
+    SINGLE,
+    lambda inner: st.one_of(
+        st.builds("({} AND {})".format, inner, inner),
+        st.builds("{} OR {}".format, inner, inner),
+        st.builds("NOT ({})".format, inner),
+    ),
+    max_leaves=6,
+)
+FOUND = st.sampled_from([None, "x", "O'N", 1, 2.5, -3, True, False, "1"])
+
+
+@given(CONDITIONS, FOUND, FOUND, FOUND, FOUND)
+def test_it_means_what_the_hub_takes_it_for(
+    text: str, first: object, second: object, third: object, fourth: object
+) -> None:
+    twin = {
+        "deviceId": "x",
+        "tags": {
+            **({} if first is None else {"a": first}),
+            **({} if second is None else {"b": {"c": second}}),
+            **({} if third is None else {"a-b": third}),
+        },
+        "properties": {"reported": {} if fourth is None else {"x": fourth}},
+    }
+    assert Condition.parse(text).holds(twin) is (parse_condition(text)(twin) is True)
