@@ -55,6 +55,8 @@ class Module:
         self.metrics = Metrics()
         self.draining = False
         """Whether it is about to stop: it still answers, but is not ready for more."""
+        self.held = 0
+        """Bytes of the bodies of requests that are being answered over HTTP."""
         self._closed = False
         self._worker = Worker(
             scorer.run_tensors,

@@ -90,6 +90,24 @@ def test_a_body_of_unknown_length_is_bounded(module: Module) -> None:
     assert asyncio.run(send(2)).json() == "x" * 800
 
 
+def test_bodies_are_bounded_together(tmp_path: Path) -> None:
+    hold = "import time\ndef init(): pass\ndef run(data): time.sleep(0.3)\n"
+    with started(replace(release(tmp_path, hold), max_body=1000)) as found:
+
+        async def send(size: int) -> int:
+            transport = httpx.ASGITransport(app=app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://module") as client:
+                return (await client.post("/score", content=b"x" * size)).status_code
+
+        async def main() -> list[int]:
+            return list(await asyncio.gather(*(send(size) for size in (1000,) * 4 + (1,))))
+
+        app = application(found)
+        assert sorted(asyncio.run(main())) == [200, 200, 200, 200, 503]
+        assert found.held == 0
+        assert asyncio.run(send(1000)) == 200
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
@@ -167,7 +185,8 @@ def test_a_line_for_each_request(module: Module, capfd: pytest.CaptureFixture[st
         ("/nothing", 404),
     ]
     assert said[0]["id"] == "7"
-    assert {"level", "time", "ms", "queue_ms", "run_ms", "joined", "bytes"} <= said[0].keys()
+    figures = {"ms", "queue_ms", "run_ms", "joined", "bytes", "received"}
+    assert {"level", "time"} | figures <= said[0].keys()
     assert "secret" not in json.dumps(said)
 
 

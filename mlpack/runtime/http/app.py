@@ -73,7 +73,7 @@ class Application(Starlette):
         if scope["type"] != "http":
             return
         start = time.perf_counter()
-        described: dict[str, object] = {}
+        described: dict[str, Any] = {}
         token = record.set(described)
         try:
             if scope["path"] == score.PATH and scope["method"] in self._score.methods:
@@ -85,6 +85,7 @@ class Application(Starlette):
                 path = route.path if route is not None else "other"
         finally:
             record.reset(token)
+            self._module.held -= described.get("received", 0)
         seconds = time.perf_counter() - start
         self._module.metrics.request(path, status, seconds)
         # Probes come every few seconds, for years, and a device's log is kept on flash memory.
