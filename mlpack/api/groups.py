@@ -18,7 +18,7 @@ from mlpack.stores.fleets import Held
 from mlpack.stores.ledger import Ledger
 from mlpack.stores.project import Project
 from mlpack.stores.releases import MODEL, VERSION
-from mlpack.stores.tariffs import NoSuchTariff, read_tariff
+from mlpack.stores.tariffs import project_tariff
 
 
 class UnknownGroup(UsageError):
@@ -82,13 +82,8 @@ def group_engine(project: Project, group: DeviceGroup) -> Engine:
 
 def group_tariff(project: Project, group: DeviceGroup) -> Tariff:
     """What the group's bytes cost; a file of the project must lie inside it."""
-    named = group.tariff or project.recipe.fleet.tariff
-    if "/" in named or named.endswith(".toml"):
-        project.path(named)
-    try:
-        return read_tariff(named, project.root)
-    except NoSuchTariff as error:
-        raise InvalidRecipe(f"tariff of {group.name}: {error}", hint=error.hint) from error
+    where = f"[deploy.groups.{group.name}]" if group.tariff else "[fleet]"
+    return project_tariff(project, group.tariff or project.recipe.fleet.tariff, where)
 
 
 def known_images(project: Project) -> Held:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlpack.api.diff import Move, find_move
-from mlpack.model.recipe import BASE, InvalidRecipe
+from mlpack.model.recipe import BASE
 from mlpack.oci.descriptor import Platform
 from mlpack.plan.delta import delta
 from mlpack.plan.engines import ENGINES, Engine, engine
@@ -13,7 +13,7 @@ from mlpack.plan.tariff import Tariff
 from mlpack.stores.project import Project
 from mlpack.stores.references import find_image
 from mlpack.stores.releases import releases
-from mlpack.stores.tariffs import NoSuchTariff, read_tariff
+from mlpack.stores.tariffs import project_tariff
 
 
 def report(
@@ -53,20 +53,9 @@ def report(
         ),
         ways=ways,
         missing=missing,
-        tariff=tariff or _project_tariff(project),
+        tariff=tariff or project_tariff(project, recipe.fleet.tariff, "[fleet]"),
         devices=devices or recipe.fleet.devices,
     )
-
-
-def _project_tariff(project: Project) -> Tariff:
-    """The tariff ``[fleet]`` names; a file of the project must lie inside it."""
-    named = project.recipe.fleet.tariff
-    if "/" in named or named.endswith(".toml"):
-        project.path(named)
-    try:
-        return read_tariff(named, project.root)
-    except NoSuchTariff as error:
-        raise InvalidRecipe(f"[fleet] tariff: {error}", hint=error.hint) from error
 
 
 def _previous(project: Project, name: str, version: str) -> str:

@@ -89,6 +89,8 @@ def _bytes(each: CohortPlan, name: WayName) -> str:
 def _time(plan: FleetPlan, each: CohortPlan) -> str:
     if not plan.link_bytes_per_second:
         return "no link said"
+    if not each.ways:
+        return "0 s"
     return time_text((each.bytes(plan.way) or 0) / plan.link_bytes_per_second)
 
 
@@ -116,7 +118,7 @@ def _way_table(plan: FleetPlan) -> Table:
     for name in plan.names:
         bill = plan.bill(name)
         rows.append((TITLES[name], size(plan.total(name) or 0), spent(bill) if bill else "0.00"))
-    return Table(("way", "bytes", plan.tariff.currency), rows, right=(1, 2))
+    return Table(("way", "bytes", "price"), rows, right=(1, 2))
 
 
 def bar(part: int, whole: int) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from mlpack.errors import UsageError
+from mlpack.model.recipe import InvalidRecipe
 from mlpack.plan.tariff import InvalidTariff, Tariff
-from mlpack.stores.project import read_text
+from mlpack.stores.project import Project, read_text
 from mlpack.stores.templates import read_template, template_tree
 
 FOLDER, SUFFIX = "tariffs", ".toml"
@@ -24,6 +25,16 @@ def read_tariff(text: str, directory: Path) -> Tariff:
     if not path.is_file():
         raise NoSuchTariff(f"there is no tariff file {path}", hint=_shipped_hint())
     return Tariff.parse(read_text(path, InvalidTariff), text)
+
+
+def project_tariff(project: Project, named: str, where: str) -> Tariff:
+    """The tariff a setting names (``where``); a file of the project must lie inside it."""
+    if "/" in named or named.endswith(SUFFIX):
+        project.path(named)
+    try:
+        return read_tariff(named, project.root)
+    except NoSuchTariff as error:
+        raise InvalidRecipe(f"{where} tariff: {error}", hint=error.hint) from error
 
 
 def shipped_tariffs() -> tuple[str, ...]:
