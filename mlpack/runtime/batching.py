@@ -236,10 +236,14 @@ class Worker:
             self._alone(job)
         if any(job.error for job in jobs) or all(_same(jobs[0], job) for job in jobs[1:]):
             return  # nothing to learn from
+        # Their answers are out; should this hang, it must show nevertheless.
+        self.current = Job(lambda _: None)
+        self.current.started = self.current.queued
         try:
             parts = split(self._run_tensors(join(jobs)), [job.rows for job in jobs])
         except BaseException:
             parts = None
+        self.current = None
         if parts is not None and all(
             close(part, job.result) for part, job in zip(parts, jobs, strict=True)
         ):
