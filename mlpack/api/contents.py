@@ -3,27 +3,89 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
-from mlpack.api.render import TEMPLATE
+from mlpack.model.recipe import BASE, Recipe
+from mlpack.oci.image import Image
 from mlpack.oci.reference import Reference
-from mlpack.render.iotedge.deployment import deployment, edge_routes, render
+from mlpack.render.container import ALL
+from mlpack.render.iotedge.deployment import (
+    Deployment,
+    deployment,
+    edge_routes,
+    render,
+    timeout_seconds,
+)
 from mlpack.render.iotedge.layered import layered
-from mlpack.render.iotedge.module import model_module
+from mlpack.render.iotedge.module import edge_module, model_module
+from mlpack.stores.base import images
 from mlpack.stores.project import Project
+from mlpack.stores.references import find_image
 from mlpack.stores.templates import read_template
+
+TEMPLATE = "iotedge/deployment.json.j2"
+
+
+def release_deployment(
+    recipe: Recipe,
+    module: str,
+    image: Reference,
+    version: str,
+    *,
+    gpu: bool = False,
+    timeout: int = 0,
+) -> Deployment:
+    """All a device runs with a release on it, the release's module first.
+
+    ``gpu``: the release scores on graphics processors, and gets them where the settings
+    do not say how many. ``timeout``: what :func:`timeout_seconds` says.
+    """
+    settings = recipe.module
+    if gpu and not settings.gpu:
+        settings = replace(settings, gpu=ALL)
+    beside = (edge_module(name, each) for name, each in recipe.edge.modules.items())
+    return deployment(
+        recipe.edge,
+        (model_module(module, image, version=version, settings=settings), *beside),
+        edge_routes(recipe.edge, module),
+        timeout_seconds=timeout,
+    )
+
+
+def layered_content(whole: Deployment) -> Mapping[str, object]:
+    """The ``modulesContent`` of the layered deployment with the modules and routes of a whole."""
+    first, *beside = whole.modules
+    return layered(first, whole.routes, beside)
 
 
 def release_content(
-    project: Project, module: str, image: Reference, version: str
+    project: Project, module: str, image: Reference, version: str, *, gpu: bool = False
 ) -> Mapping[str, object]:
-    """The ``modulesContent`` of a release: its module, and the way of its messages to the hub."""
-    recipe = project.recipe
-    made = model_module(module, image, version=version, settings=recipe.module)
-    return layered(made, edge_routes(recipe.edge, module))
+    """The ``modulesContent`` of a release: its module, those beside it, and their routes."""
+    return layered_content(release_deployment(project.recipe, module, image, version, gpu=gpu))
 
 
-def base_content(project: Project) -> Mapping[str, object]:
-    """The ``modulesContent`` of a base deployment: IoT Edge's own modules, and no release."""
-    whole = deployment(project.recipe.edge, (), {}).base
-    return dict(json.loads(render(whole, read_template(TEMPLATE)))["modulesContent"])
+def base_content(project: Project, bytes_per_second: int = 0) -> Mapping[str, object]:
+    """The ``modulesContent`` of a base deployment: IoT Edge's own modules, and no release.
+
+    ``bytes_per_second`` is the devices' link, 0 where it is not known. The base image's
+    bytes go with it, not a release's: the deployment stays the same from release to release.
+    """
+    return dict(json.loads(base_text(project, bytes_per_second))["modulesContent"])
+
+
+def base_text(project: Project, bytes_per_second: int = 0) -> str:
+    """The manifest of :func:`base_content`."""
+    timeout = 0
+    if bytes_per_second and project.has_lock:
+        base = find_image(project, BASE)
+        timeout = pull_timeout(images(base.store, base.target), bytes_per_second)
+    whole = deployment(project.recipe.edge, (), {}, timeout_seconds=timeout)
+    return render(whole, read_template(TEMPLATE))
+
+
+def pull_timeout(platforms: Iterable[Image], bytes_per_second: int) -> int:
+    """The time edgeAgent has to give a pull of the largest of an image's platforms."""
+    largest = max((sum(layer.size for layer in each.layers) for each in platforms), default=0)
+    return timeout_seconds(largest, bytes_per_second)

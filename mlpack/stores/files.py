@@ -14,18 +14,19 @@ from typing import BinaryIO
 
 SHARED = 0o644
 """What mkstemp makes is private; git, skopeo and the group read what mlpack writes."""
+PRIVATE = 0o600
 _PART = ".part-"
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[BinaryIO]:
+def atomic(path: Path, mode: int = SHARED) -> Iterator[BinaryIO]:
     """Write ``path`` whole or not at all: beside it, fsync, rename, fsync of the folder.
 
     A block that raises leaves what was there, and nothing beside it.
     """
     with staged(path.parent) as (content, keep):
         yield content
-        keep(path)
+        keep(path, mode)
 
 
 @contextmanager
@@ -77,9 +78,9 @@ class _Keep:
         self._content = content
         self._temporary = temporary
 
-    def __call__(self, path: Path) -> None:
+    def __call__(self, path: Path, mode: int = SHARED) -> None:
         self._content.flush()
-        os.fchmod(self._content.fileno(), SHARED)
+        os.fchmod(self._content.fileno(), mode)
         os.fsync(self._content.fileno())
         make_folder(path.parent)
         self._temporary.rename(path)

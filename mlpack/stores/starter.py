@@ -30,7 +30,7 @@ def write_starter(folder: Path, files: Mapping[str, bytes]) -> tuple[str, ...]:
     try:
         for name, content in files.items():
             with atomic(folder / name) as out:
-                out.write(_merged(before[name], content) if name == GITIGNORE else content)
+                out.write(merged_lines(before[name], content) if name == GITIGNORE else content)
     except BaseException:
         _put_back(folder, before)
         raise
@@ -45,7 +45,8 @@ def _content(path: Path) -> bytes | None:
     return path.read_bytes() if path.is_file() else None
 
 
-def _merged(before: bytes | None, lines: bytes) -> bytes:
+def merged_lines(before: bytes | None, lines: bytes) -> bytes:
+    """What was ``before`` in a file of lines, and those of ``lines`` it lacks."""
     if not before:
         return lines
     held = {line.strip() for line in before.splitlines()}

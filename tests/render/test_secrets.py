@@ -122,7 +122,7 @@ def test_a_registrys_password_is_taken_where_that_was_asked_for() -> None:
     assert problems(clear, Passwords.EITHER) == problems(variable, Passwords.EITHER) == ()
     assert problems(clear, Passwords.CLEAR) == ()
     (unfilled,) = problems(variable, Passwords.CLEAR)
-    assert (unfilled.path, unfilled.what) == (path, "is a variable that was not filled in")
+    assert (unfilled.path, unfilled.what) == (path, "is a variable, and not set in the environment")
 
 
 def test_what_is_shown_hides_passwords_and_nothing_else() -> None:

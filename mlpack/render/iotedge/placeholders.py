@@ -1,10 +1,10 @@
 """The variables in a user's own deployment template, and what stands for them.
 
 ``${NAME}`` and ``$NAME`` as VS Code's and iotedgedev's templates have them,
-``${MODULES.fan}`` for the image of a module, and ``__NAME`` as in the templates of the
-older Azure ML tutorials (Azure/ai-toolkit-iot-edge, iot-workshop-deployment-template.json:
-``__MODULE_NAME``, ``__REGISTRY_IMAGE_LOCATION``, ``__REGISTRY_NAME``,
-``__REGISTRY_USER_NAME`` and ``__REGISTRY_PASSWORD``).
+``${MODULES.fan}`` or ``${IMAGE}`` for the image of the release, and ``__NAME`` as in the
+templates of the older Azure ML tutorials (Azure/ai-toolkit-iot-edge,
+iot-workshop-deployment-template.json: ``__MODULE_NAME``, ``__REGISTRY_IMAGE_LOCATION``,
+``__REGISTRY_NAME``, ``__REGISTRY_USER_NAME`` and ``__REGISTRY_PASSWORD``).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Variables:
     """What variables stand for; ``missing`` are those met that stand for nothing."""
 
     module: str
-    image: Reference
+    image: Reference | None
     environment: Mapping[str, str] = field(default_factory=dict)
     passwords: bool = False
     """Whether the passwords of registries are filled in; else they stay variables."""
@@ -47,13 +47,20 @@ class Variables:
         """What ``name`` stands for; ``None`` for nothing."""
         if name.startswith(_MODULES):
             # ${MODULES.fan.amd64} and ${MODULES.fan.debug} say which of several images.
-            return str(self.image) if name.split(".")[1] == self.module else None
-        known = {
+            ours = self.image is not None and name.split(".")[1] == self.module
+            return str(self.image) if ours else None
+        return self._known.get(name, self.environment.get(name))
+
+    @property
+    def _known(self) -> Mapping[str, str]:
+        if self.image is None:
+            return {}
+        return {
+            "IMAGE": str(self.image),
             "MODULE_NAME": self.module,
             "REGISTRY_IMAGE_LOCATION": str(self.image),
             "REGISTRY_NAME": self.image.registry.removesuffix(_ACR).partition(":")[0],
         }
-        return known.get(name, self.environment.get(name))
 
 
 def fill(document: object, variables: Variables) -> object:
@@ -70,6 +77,20 @@ def fill(document: object, variables: Variables) -> object:
             hint="set them in the environment, or write what belongs there",
         )
     return filled
+
+
+def fill_logins(document: object, variables: Variables) -> object:
+    """``document`` with the logins of registries alone filled in; all else stays."""
+    if isinstance(document, list):
+        return [fill_logins(each, variables) for each in document]
+    if not isinstance(document, dict):
+        return document
+    return {
+        key: _fill(value, variables, "", login=True)
+        if key == CREDENTIALS
+        else fill_logins(value, variables)
+        for key, value in document.items()
+    }
 
 
 def with_texts(document: object) -> object:
@@ -112,7 +133,8 @@ def _fill(value: object, variables: Variables, where: str, *, login: bool) -> ob
 
 def _text(text: str, variables: Variables, where: str, *, login: bool) -> str:
     # The tutorials write the registry's address so; it need not be one of Azure.
-    text = text.replace(f"__REGISTRY_NAME{_ACR}", variables.image.registry)
+    if variables.image is not None:
+        text = text.replace(f"__REGISTRY_NAME{_ACR}", variables.image.registry)
 
     def value(found: re.Match[str]) -> str:
         name = found["braced"] or found["bare"] or found["tutorial"] or ""

@@ -116,9 +116,13 @@ def _credentials(found: Node | None, passwords: Passwords) -> Iterator[Problem]:
             continue
         filled = not is_placeholder(password.value)
         if filled and passwords is Passwords.PLACEHOLDER:
-            yield Problem(password.where, "stands in clear: write ${NAME}, a variable to fill in")
+            yield Problem(
+                password.where,
+                "stands in clear: write a variable such as ${ACR_PASSWORD}, or ask for it with "
+                "--with-secrets",
+            )
         if not filled and passwords is Passwords.CLEAR:
-            yield Problem(password.where, "is a variable that was not filled in")
+            yield Problem(password.where, "is a variable, and not set in the environment")
 
 
 def _walk(node: Node, name: str) -> Iterator[Problem]:
