@@ -155,7 +155,8 @@ def start_scoring(
 ) -> None:
     """The release's own runtime: one process that listens to both, or one for each."""
     runtime = [sys.executable, "-m", "mlpack.runtime"]
-    environment = {"AML_APP_ROOT": str(app), "MLPACK_HOST": "127.0.0.1", "MLPACK_PORT": str(port)}
+    environment = {"AML_APP_ROOT": str(app), "AZUREML_MODEL_DIR": ""}
+    environment |= {"MLPACK_HOST": "127.0.0.1", "MLPACK_PORT": str(port)}
     mqtt = {"MQTT_BROKER": broker}
     if not asked.remote:
         ours.start("scoring", runtime, port=port, environment={**environment, **mqtt})

@@ -51,6 +51,7 @@ def predictor(
     port = free_port()
     ours = {
         "AML_APP_ROOT": str(release),
+        "AZUREML_MODEL_DIR": "",
         "MLPACK_HOST": "127.0.0.1",
         "MLPACK_PORT": str(port),
         "MLPACK_DRAIN": "0.1",

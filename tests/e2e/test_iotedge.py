@@ -64,6 +64,7 @@ def module(
         **os.environ,
         "PYTHONPATH": str(packages),
         "AML_APP_ROOT": str(release),
+        "AZUREML_MODEL_DIR": "",
         "MLPACK_HOST": "127.0.0.1",
         "MLPACK_PORT": str(free_port()),
         "MLPACK_DRAIN": "0.1",
