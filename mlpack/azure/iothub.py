@@ -197,7 +197,9 @@ class Hub:
         )
         if done.is_successful:
             return
-        for error in done.errors or ():
+        if not done.errors:
+            raise HubError(f"{self.host} did not tag devices, and does not say why")
+        for error in done.errors:
             if error.device_id not in devices:
                 raise HubError(
                     f"{self.host} did not tag devices: {error.error_status} ({error.error_code})"

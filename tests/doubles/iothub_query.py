@@ -65,6 +65,11 @@ class Query:
 
     where: Test
 
+    @property
+    def twins(self) -> bool:
+        """Whether it gives whole twins."""
+        return not self.columns and not self.count
+
     def run(self, documents: Iterable[Document]) -> list[Document]:
         """What it finds among ``documents``."""
         found = [each for each in documents if self.where(each)]

@@ -1,0 +1,375 @@
+"""IoT Hub's service REST API, 2021-04-12: what each request needs, and how it is refused.
+
+Error codes are those of the service's own list (``DeviceRegistryOperationError`` of
+``azure-iot-hub``); a code that begins 412… is answered with status 412, and so on.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from tests.doubles.authority import Answer, Request, as_json
+from tests.doubles.iothub_access import CONNECT, READ, WRITE
+from tests.doubles.iothub_devices import stamp
+from tests.doubles.iothub_query import BadQuery, parse_condition, parse_query
+from tests.doubles.iothub_twins import Twins
+
+if TYPE_CHECKING:
+    from tests.doubles.iothub import Configuration, IotHub
+
+API_VERSION = "2021-04-12"
+DEFAULT_TOP, MOST_ITEMS = 20, 100
+_ID = re.compile(r"[a-z0-9\-:+%_#*?!(),=@;$']{1,128}")
+_STATUS = {
+    "ArgumentInvalid": 400,
+    "InvalidProtocolVersion": 400,
+    "InvalidConfigurationTargetCondition": 400,
+    "InvalidConfigurationContent": 400,
+    "CannotModifyImmutableConfigurationContent": 400,
+    "InvalidConfigurationCustomMetricsQuery": 400,
+    "IotHubUnauthorizedAccess": 401,
+    "ConfigurationNotFound": 404,
+    "DeviceNotFound": 404,
+    "ModuleNotFound": 404,
+    "GenericNotFound": 404,
+    "ConfigurationAlreadyExists": 409,
+    "PreconditionFailed": 412,
+    "ConfigurationCountLimitExceeded": 413,
+    "ThrottlingException": 429,
+}
+
+
+class Refused(Exception):
+    """A request the service does not do."""
+
+    def __init__(self, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.code, self.headers = code, dict(headers or {})
+
+    @property
+    def answer(self) -> Answer:
+        """It on the wire."""
+        body = {
+            "Message": f"ErrorCode:{self.code};{self}",
+            "ExceptionMessage": "Tracking ID:0f5e8a-G:0-TimeStamp:11/20/2026 08:00:00",
+        }
+        return as_json(_STATUS[self.code], body, {"iothub-errorcode": self.code, **self.headers})
+
+
+@dataclass
+class Throttle:
+    """Requests about configurations the hub takes in a minute: 20 in all tiers."""
+
+    per_minute: int = 20
+    retry_after: int | None = None
+    """Seconds it names when it refuses; ``None`` names none."""
+
+    seen: deque[datetime] = field(default_factory=deque)
+    refused: int = 0
+
+    def check(self, now: datetime) -> None:
+        """Count one at ``now``; raise :class:`Refused` where it is one too many."""
+        while self.seen and self.seen[0] <= now - timedelta(minutes=1):
+            self.seen.popleft()
+        if len(self.seen) >= self.per_minute:
+            self.refused += 1
+            after = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+            raise Refused("ThrottlingException", "too many requests; throttled", after)
+        self.seen.append(now)
+
+
+Route = tuple[str, "re.Pattern[str]", str, Callable[..., Answer]]
+
+
+class Rest:
+    """Answers requests for a hub, and keeps what it was asked."""
+
+    def __init__(self, hub: IotHub) -> None:
+        self.hub = hub
+        self.requests: list[Request] = []
+        self.refused: list[str] = []
+        """``METHOD path: code message`` of every request that was not done."""
+        self.throttle: Throttle | None = None
+        self.limit = 100
+        """Configurations the hub takes."""
+        self.before: Callable[[Request], Answer | None] = lambda _: None
+        """May answer a request itself: a hub that is down, a proxy in between."""
+        self.after: Callable[[Request, Answer], Answer] = lambda _, answer: answer
+        """May put another answer in the place of one: done, and the link broke."""
+        self._pages: dict[str, tuple[str, list[object]]] = {}
+        self.twins = twins = Twins(hub)
+        self._routes: tuple[Route, ...] = (
+            ("GET", re.compile("/configurations"), READ, self._list),
+            ("POST", re.compile("/configurations/testQueries"), READ, self._test),
+            ("PUT", re.compile("/configurations/([^/]+)"), WRITE, self._put),
+            ("GET", re.compile("/configurations/([^/]+)"), READ, self._get),
+            ("DELETE", re.compile("/configurations/([^/]+)"), WRITE, self._delete),
+            ("POST", re.compile("/devices/query"), CONNECT, self._query),
+            ("POST", re.compile("/devices/([^/]+)/applyConfigurationContent"), WRITE, self._apply),
+            ("POST", re.compile("/devices"), WRITE, twins.bulk),
+            ("GET", re.compile("/twins/([^/]+)"), CONNECT, twins.get),
+            ("PATCH", re.compile("/twins/([^/]+)"), CONNECT, twins.patch),
+            ("GET", re.compile("/twins/([^/]+)/modules/([^/]+)"), CONNECT, twins.get),
+        )
+
+    def answer(self, asked: Request) -> Answer:
+        """Answer one request."""
+        if asked.path == "/identity":
+            return self.hub.access.tokens.answer(asked)
+        with self.hub.locked():
+            self.requests.append(asked)
+            own = self.before(asked)
+            return own if own is not None else self.after(asked, self._answer(asked))
+
+    def said(self, method: str, path: str) -> list[Request]:
+        """The requests so far of this method whose path begins so."""
+        return [
+            each for each in self.requests if each.method == method and each.path.startswith(path)
+        ]
+
+    def _answer(self, asked: Request) -> Answer:
+        try:
+            for method, pattern, right, handle in self._routes:
+                found = pattern.fullmatch(asked.path)
+                if method == asked.method and found:
+                    self._admit(asked, right)
+                    return handle(asked, *found.groups())
+            raise Refused("GenericNotFound", f"{asked.method} {asked.path}")
+        except Refused as refused:
+            self.refused.append(f"{asked.method} {asked.path}: {refused.code} {refused}")
+            return refused.answer
+
+    def _admit(self, asked: Request, right: str) -> None:
+        why = self.hub.access.refusal(asked.headers.get("authorization", ""), right)
+        if why:
+            raise Refused("IotHubUnauthorizedAccess", f"Unauthorized: {why}")
+        if asked.query.get("api-version") != API_VERSION:
+            raise Refused("InvalidProtocolVersion", "api-version")
+        if self.throttle and asked.path.startswith("/configurations"):
+            self.throttle.check(self.hub.now)
+
+    def _list(self, asked: Request) -> Answer:
+        try:
+            top = int(asked.query.get("top", DEFAULT_TOP))
+        except ValueError:
+            raise Refused("ArgumentInvalid", "top") from None
+        self._count()
+        listed = sorted(self.hub.configurations.values(), key=lambda each: each.order)
+        return as_json(200, [shown(each) for each in listed[: min(top, self.limit)]])
+
+    def _find(self, id: str) -> Configuration:
+        found = self.hub.configurations.get(id)
+        if found is None:
+            raise Refused("ConfigurationNotFound", f"{id} does not exist")
+        return found
+
+    def _get(self, asked: Request, id: str) -> Answer:
+        self._count()
+        found = self._find(id)
+        return as_json(200, shown(found), {"ETag": f'"{etag(found)}"'})
+
+    def _delete(self, asked: Request, id: str) -> Answer:
+        _match(asked, self._find(id))
+        del self.hub.configurations[id]
+        self.hub.changed()
+        return 204, {}, b""
+
+    def _count(self) -> None:
+        if not self.hub.metrics_lag_seconds:
+            self.hub.count()
+
+    def _put(self, asked: Request, id: str) -> Answer:
+        document = _document(asked)
+        if not _ID.fullmatch(id) or document.get("id") != id:
+            raise Refused("ArgumentInvalid", f"the id {id!r}")
+        _check(document)
+        before = self.hub.configurations.get(id)
+        if before is None:
+            self._check_room(asked, id)
+        else:
+            if not _match(asked, before):
+                raise Refused("ConfigurationAlreadyExists", f"{id} already exists")
+            _check_content(before.document, document)
+        made = self.hub.put(document)
+        return as_json(200, shown(made), {"ETag": f'"{etag(made)}"'})
+
+    def _check_room(self, asked: Request, id: str) -> None:
+        if _quoted(asked):
+            raise Refused("ConfigurationNotFound", f"{id} does not exist")
+        if len(self.hub.configurations) >= self.limit:
+            raise Refused(
+                "ConfigurationCountLimitExceeded", f"the hub holds {self.limit} configurations"
+            )
+
+    def _test(self, asked: Request) -> Answer:
+        document = _document(asked)
+        condition = _problem(parse_condition, str(document.get("targetCondition") or "*"))
+        queries = document.get("customMetricQueries") or {}
+        if not isinstance(queries, dict):
+            raise Refused("ArgumentInvalid", "customMetricQueries")
+        errors = {name: _problem(parse_query, str(q)) for name, q in queries.items()}
+        return as_json(
+            200,
+            {
+                "targetConditionError": condition or None,
+                "customMetricQueryErrors": {name: text for name, text in errors.items() if text},
+            },
+        )
+
+    def _apply(self, asked: Request, id: str) -> Answer:
+        device = self.hub.devices.get(id)
+        if device is None:
+            raise Refused("DeviceNotFound", id)
+        content = _document(asked).get("modulesContent")
+        if not isinstance(content, dict):
+            raise Refused("InvalidConfigurationContent", "no modulesContent")
+        self.hub.apply(device, content)
+        return 204, {}, b""
+
+    def _query(self, asked: Request) -> Answer:
+        text = _document(asked).get("query")
+        if not isinstance(text, str):
+            raise Refused("ArgumentInvalid", "no query")
+        token = asked.headers.get("x-ms-continuation")
+        wanted = asked.headers.get("x-ms-max-item-count", str(MOST_ITEMS))
+        if not wanted.isdecimal() or int(wanted) < 1:
+            raise Refused("ArgumentInvalid", f"x-ms-max-item-count {wanted}")
+        found = self._found(text, token)
+        size = min(int(wanted), MOST_ITEMS)
+        headers = {"x-ms-item-type": "Twin" if parse_query(text).twins else "Raw"}
+        if len(found) > size:
+            headers["x-ms-continuation"] = f"page-{len(self._pages)}-{len(found) - size}"
+            self._pages[headers["x-ms-continuation"]] = text, found[size:]
+        return as_json(200, found[:size], headers)
+
+    def _found(self, text: str, token: str | None) -> list[object]:
+        if token is not None:
+            query, rest = self._pages.get(token, ("", []))
+            if query != text:
+                raise Refused("ArgumentInvalid", "the continuation token is another query's")
+            return rest
+        try:
+            return list(self.hub.run_query(text))
+        except BadQuery as error:
+            raise Refused("ArgumentInvalid", f"the query: {error}") from None
+
+
+def etag(configuration: Configuration) -> str:
+    """The ETag, without quotes."""
+    return base64.b64encode(str(configuration.version).encode()).decode()
+
+
+def shown(configuration: Configuration) -> dict[str, object]:
+    """A configuration as the service shows it."""
+    document = configuration.document
+    return {
+        "id": configuration.id,
+        "schemaVersion": document.get("schemaVersion", "1.0"),
+        "labels": document.get("labels") or {},
+        "content": document["content"],
+        "contentType": "assignment",
+        "targetCondition": document.get("targetCondition") or "",
+        "createdTimeUtc": stamp(configuration.created),
+        "lastUpdatedTimeUtc": stamp(configuration.updated),
+        "priority": document.get("priority", 0),
+        "systemMetrics": {
+            "results": dict(configuration.system),
+            "queries": configuration.system_queries() if configuration.content else {},
+        },
+        "metrics": {
+            "results": dict(configuration.results),
+            "queries": dict(configuration.queries),
+        },
+        "etag": etag(configuration),
+    }
+
+
+def _document(asked: Request) -> dict[str, object]:
+    if not asked.headers.get("content-type", "").startswith("application/json"):
+        raise Refused("ArgumentInvalid", "no JSON")
+    try:
+        found = asked.json()
+    except ValueError:
+        raise Refused("ArgumentInvalid", "no JSON") from None
+    if not isinstance(found, dict):
+        raise Refused("ArgumentInvalid", "no object")
+    return found
+
+
+def _quoted(asked: Request) -> bool:
+    return asked.headers.get("if-match", "").startswith('"')
+
+
+def _match(asked: Request, configuration: Configuration) -> bool:
+    """Whether ``If-Match`` allows a change; without quotes it is as if it were not there."""
+    header = asked.headers.get("if-match", "")
+    if header == "*":
+        return True
+    if not _quoted(asked):
+        return False
+    if header != f'"{etag(configuration)}"':
+        raise Refused("PreconditionFailed", f"{configuration.id} was changed since")
+    return True
+
+
+def _check(document: Mapping[str, object]) -> None:
+    labels, priority = document.get("labels") or {}, document.get("priority", 0)
+    if not isinstance(labels, dict) or not all(isinstance(v, str) for v in labels.values()):
+        raise Refused("ArgumentInvalid", "labels are not texts")
+    if type(priority) is not int or priority < 0:
+        raise Refused("ArgumentInvalid", f"priority {priority!r}")
+    condition = str(document.get("targetCondition") or "")
+    if condition and (problem := _problem(parse_condition, condition)):
+        raise Refused("InvalidConfigurationTargetCondition", problem)
+    metrics = document.get("metrics") or {}
+    queries = metrics.get("queries") or {} if isinstance(metrics, dict) else {}
+    for name, text in queries.items():
+        if problem := _problem(parse_query, str(text)):
+            raise Refused("InvalidConfigurationCustomMetricsQuery", f"{name}: {problem}")
+    _check_modules(document.get("content"))
+
+
+def _problem(parse: Callable[[str], object], text: str) -> str:
+    try:
+        parse(text)
+    except BadQuery as error:
+        return str(error)
+    return ""
+
+
+def _check_modules(content: object) -> None:
+    """Each module has its desired properties whole, or parts of them by path; never both."""
+    if not isinstance(content, dict) or not (set(content) & {"modulesContent", "deviceContent"}):
+        raise Refused("InvalidConfigurationContent", "neither modulesContent nor deviceContent")
+    modules = content.get("modulesContent") or {}
+    for module, parts in modules.items():
+        whole = isinstance(parts, dict) and "properties.desired" in parts
+        paths = isinstance(parts, dict) and all(
+            key.startswith("properties.desired.") for key in parts
+        )
+        if not parts or not (paths or (whole and len(parts) == 1)):
+            raise Refused("InvalidConfigurationContent", f"modulesContent of {module}")
+        if whole and module == "$edgeAgent":
+            lacking = {"schemaVersion", "runtime", "systemModules"} - set(parts[next(iter(parts))])
+            if lacking:
+                raise Refused("InvalidConfigurationContent", f"$edgeAgent lacks {sorted(lacking)}")
+    if modules and "$edgeAgent" not in modules:
+        raise Refused("InvalidConfigurationContent", "no $edgeAgent")
+
+
+def _check_content(before: Mapping[str, object], after: Mapping[str, object]) -> None:
+    if _plain(before.get("content")) != _plain(after.get("content")):
+        raise Refused("CannotModifyImmutableConfigurationContent", "content cannot be changed")
+
+
+def _plain(content: object) -> str:
+    """Content as it can be compared: what is empty is as if it were not there."""
+    found = content if isinstance(content, dict) else {}
+    return json.dumps({key: value for key, value in found.items() if value}, sort_keys=True)
