@@ -11,6 +11,7 @@ from mlpack.api.groups import find_group
 from mlpack.api.hub import Hub, configurations
 from mlpack.plan import deployed
 from mlpack.plan.deployed import base_id
+from mlpack.render.iotedge.secrets import redacted
 from mlpack.stores.project import Project
 
 
@@ -33,12 +34,17 @@ class BaseDeployment:
             "target": self.condition,
             "priority": self.priority,
             "exists": self.exists,
-            "content": self.content,
+            "content": redacted(dict(self.content)),
         }
 
 
-def prepare_base(project: Project, hub: Hub, name: str) -> BaseDeployment:
-    """Look whether group ``name`` has its base deployment, and make what it would be."""
+def prepare_base(
+    project: Project, hub: Hub, name: str, environment: Mapping[str, str] | None = None
+) -> BaseDeployment:
+    """Look whether group ``name`` has its base deployment, and make what it would be.
+
+    The passwords of ``[edge.registries]`` are taken from ``environment``.
+    """
     group = find_group(project, name)
     found = configurations(hub)
     held = found.get(base_id(name))
@@ -47,7 +53,7 @@ def prepare_base(project: Project, hub: Hub, name: str) -> BaseDeployment:
             f"the hub takes {project.recipe.deploy.limit} deployments, and holds as many",
             hint="delete some that no device needs",
         )
-    content = base_content(project)
+    content = base_content(project, group.link_bytes_per_second, environment)
     if held is not None and held.content != content:
         raise Refused(
             f"{held.id} on the hub is another base deployment than this mlpack makes",

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from mlpack.model.recipe import BASE, Recipe
+from mlpack.oci.document import Node
 from mlpack.oci.image import Image
+from mlpack.model.groups import DeviceGroup
 from mlpack.oci.reference import Reference
 from mlpack.render.container import ALL
 from mlpack.render.iotedge.deployment import (
@@ -18,10 +20,15 @@ from mlpack.render.iotedge.deployment import (
     timeout_seconds,
 )
 from mlpack.render.iotedge.layered import layered
+from mlpack.render.iotedge.manifest import CONTENT
 from mlpack.render.iotedge.module import edge_module, model_module
+from mlpack.render.iotedge.placeholders import Variables, fill_logins
+from mlpack.render.iotedge.secrets import Passwords
+from mlpack.render.iotedge.validate import require_valid
 from mlpack.stores.base import images
 from mlpack.stores.project import Project
 from mlpack.stores.references import find_image
+from mlpack.stores.references import NoSuchImage, find_image
 from mlpack.stores.templates import read_template
 
 TEMPLATE = "iotedge/deployment.json.j2"
@@ -66,26 +73,20 @@ def release_content(
     return layered_content(release_deployment(project.recipe, module, image, version, gpu=gpu))
 
 
-def base_content(project: Project, bytes_per_second: int = 0) -> Mapping[str, object]:
+def base_content(project: Project, group: DeviceGroup) -> Mapping[str, object]:
     """The ``modulesContent`` of a base deployment: IoT Edge's own modules, and no release.
 
-    ``bytes_per_second`` is the devices' link, 0 where it is not known. The base image's
-    bytes go with it, not a release's: the deployment stays the same from release to release.
+    edgeAgent is told to wait as long as the group's link takes for the newest release, whole.
     """
-    return dict(json.loads(base_text(project, bytes_per_second))["modulesContent"])
+    wait = timeout_seconds(_image_bytes(project), group.link_bytes_per_second)
+    whole = deployment(project.recipe.edge, (), {}, timeout_seconds=wait).base
+    return dict(json.loads(render(whole, read_template(TEMPLATE)))["modulesContent"])
 
 
-def base_text(project: Project, bytes_per_second: int = 0) -> str:
-    """The manifest of :func:`base_content`."""
-    timeout = 0
-    if bytes_per_second and project.has_lock:
-        base = find_image(project, BASE)
-        timeout = pull_timeout(images(base.store, base.target), bytes_per_second)
-    whole = deployment(project.recipe.edge, (), {}, timeout_seconds=timeout)
-    return render(whole, read_template(TEMPLATE))
-
-
-def pull_timeout(platforms: Iterable[Image], bytes_per_second: int) -> int:
-    """The time edgeAgent has to give a pull of the largest of an image's platforms."""
-    largest = max((sum(layer.size for layer in each.layers) for each in platforms), default=0)
-    return timeout_seconds(largest, bytes_per_second)
+def _image_bytes(project: Project) -> int:
+    """The layers of the newest release; 0 before there is one."""
+    try:
+        found = find_image(project, project.recipe.model)
+    except NoSuchImage:
+        return 0
+    return sum(layer.size for layer in found.image.layers)

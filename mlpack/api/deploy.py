@@ -24,6 +24,7 @@ from mlpack.plan.actions import Action, Delete, Refuse
 from mlpack.plan.deployed import deployment_id
 from mlpack.plan.fleet import EMPTY, Device, FleetPlan, held
 from mlpack.plan.rollout import Policy, Rollout, decide, resumed
+from mlpack.render.container import wants_gpu
 from mlpack.stores.project import Project
 from mlpack.stores.references import Found, find_image
 
@@ -130,7 +131,9 @@ def prepare(
         group=group,
         rollout=rollout,
         module=module,
-        content=release_content(project, module, image, target.release[1]),
+        content=release_content(
+            project, module, image, target.release[1], gpu=wants_gpu(target.image)
+        ),
         seen=seen,
         next=allowed(first),
         fleet=fleet,
