@@ -1,6 +1,6 @@
-"""Figures for Prometheus: counted in plain numbers here, written by its client when asked for.
+"""Figures for Prometheus, counted in plain numbers.
 
-The client takes longer to import than this whole server to start, so that is
+Its client takes longer to import than this whole server to start, so that is
 left to the first request for ``/metrics``.
 """
 
@@ -10,10 +10,7 @@ import threading
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from .module import Module
+from typing import Any
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -86,8 +83,8 @@ class Metrics:
         with self._lock:
             self._scored[str(code)] += 1
 
-    def families(self, module: Module) -> Iterator[Any]:
-        """All of it, as Prometheus' client has it."""
+    def families(self) -> Iterator[Any]:
+        """What was counted, as Prometheus' client has it."""
         from prometheus_client import core
 
         with self._lock:
@@ -125,28 +122,3 @@ class Metrics:
                 family = core.HistogramMetricFamily(name, help_)
                 family.add_metric([], found.buckets(), found.total)
                 yield family
-        yield core.GaugeMetricFamily("mlpack_queue_depth", "Requests waiting.", module.depth)
-        yield core.GaugeMetricFamily(
-            "mlpack_load_seconds", "From the start of loading to ready.", module.load_seconds
-        )
-        yield core.GaugeMetricFamily("mlpack_ready", "1 where it scores.", float(module.ready))
-        names = ["name", "version", "digest", "loaded"]
-        model = core.GaugeMetricFamily("mlpack_model_info", "The model.", labels=names)
-        model.add_metric([getattr(module.identity, name) for name in names], 1)
-        yield model
-
-
-def exposition(module: Module, accept: str) -> tuple[str, bytes]:
-    """Content type and text of the figures, in the format that ``accept`` asks for."""
-    from prometheus_client import CollectorRegistry, ProcessCollector
-    from prometheus_client.exposition import choose_encoder
-
-    class Collector:
-        def collect(self) -> Iterator[Any]:
-            return module.metrics.families(module)
-
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
-    registry.register(Collector())
-    encode, content_type = choose_encoder(accept)
-    return content_type, encode(registry)

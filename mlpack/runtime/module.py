@@ -18,8 +18,9 @@ from .azureml import media_type
 from .batching import Interrupted, Job, Worker
 from .identity import Identity, check_files, read_identity
 from .metrics import Metrics
+from .opening import open_scorer
 from .problems import Failed, Late, Problem, Unsupported
-from .scorer import JSON, Array, Payload, Reply, Scorer, open_scorer
+from .scorer import JSON, Array, Payload, Reply, Scorer
 from .settings import Settings
 from .signature import Signature
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from .settings import Settings
 from .signature import Signature
 
 if TYPE_CHECKING:
@@ -105,17 +104,3 @@ class Scorer(Protocol):
     def run_image(self, image: Image) -> object:
         """A value for JSON, of a picture that is opened but not yet decoded."""
         ...
-
-
-def open_scorer(settings: Settings) -> Scorer:
-    """The script where there is one, else the ONNX model.
-
-    Raises :class:`~.settings.NotServable`.
-    """
-    if settings.script.is_file():
-        from .script import Script
-
-        return Script(settings.script, settings)
-    from .onnx import OnnxScorer, find_onnx
-
-    return OnnxScorer(find_onnx(settings.model_dir), settings.threads)

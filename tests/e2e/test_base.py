@@ -34,7 +34,8 @@ import os, site, sys
 site.addsitedir(sys.argv[1] + "/usr/local/lib/python3.11/dist-packages")
 from mlpack_runtime.answers import to_json
 from mlpack_runtime.http import app  # all that serving imports
-from mlpack_runtime.scorer import Payload, open_scorer
+from mlpack_runtime.opening import open_scorer
+from mlpack_runtime.scorer import Payload
 from mlpack_runtime.settings import Settings
 settings = Settings.read({"AZUREML_MODEL_DIR": sys.argv[2], "AML_APP_ROOT": "/nowhere"})
 answer = open_scorer(settings).run(Payload(content=b'{"data": [[1, 2, 3, 4]]}'))

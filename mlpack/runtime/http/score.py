@@ -16,11 +16,11 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from ..answers import to_json
-from ..metrics import exposition
 from ..module import record
 from ..problems import Failed, LongHeader, Problem
 from ..scorer import JSON, Payload, Reply
-from .body import read_body as read_body
+from .body import read_body
+from .metrics import exposition
 
 if TYPE_CHECKING:
     from ..module import Module
