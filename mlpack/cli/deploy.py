@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import os
 from typing import TYPE_CHECKING
 
 import click
@@ -87,7 +87,7 @@ def deploy(
     output.note(f"{_shown(prepared)}\n")
     if _acts(prepared):
         output.agree(_question(prepared), yes=yes)
-    clock = Clock(now=options.now, sleep=time.sleep, poll_seconds=poll, timeout_seconds=timeout)
+    clock = Clock(now=options.now, sleep=options.sleep, poll_seconds=poll, timeout_seconds=timeout)
     with output.progress("tagging devices", counting=True) as bar:
         outcome = run(prepared, hub, clock, wait=wait, say=output.note, advance=bar)
     _end(prepared, outcome, wait=wait)
@@ -96,7 +96,7 @@ def deploy(
 def _base(project: Project, hub: Hub, name: str, *, dry_run: bool, yes: bool) -> None:
     from mlpack.api.base_deployment import create_base, prepare_base
 
-    found = prepare_base(project, hub, name)
+    found = prepare_base(project, hub, name, os.environ)
     if found.exists:
         output.note(f"{found.id} is on the hub already")
     elif dry_run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -165,7 +166,7 @@ def hub(project: Project) -> Hub:
     from mlpack.azure.iothub import Hub
 
     connection = Connection.of(string, host=host, ca=setting("azure_ca"))
-    return click.get_current_context().with_resource(Hub(connection))
+    return click.get_current_context().with_resource(Hub(connection, sleep=sleep))
 
 
 def project_if_any() -> Project | None:
@@ -212,6 +213,11 @@ def _logins() -> tuple[Path, ...]:
 def now() -> datetime:
     """The clock, read in this one place; UTC to the second."""
     return datetime.now(UTC).replace(microsecond=0)
+
+
+def sleep(seconds: float) -> None:
+    """Wait; the clock's other half, in this one place."""
+    time.sleep(seconds)
 
 
 def command(name: str, *, examples: str) -> Callable[[Callable[..., None]], click.Command]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import click
@@ -46,7 +45,7 @@ def status(name: str, watch: bool, poll: int) -> None:
             output.note("mlpack.toml has no device group: mlpack groups says how to add one")
         if not watch or all(each.current is None or _still(each) for each in found):
             return
-        time.sleep(poll)
+        options.sleep(poll)
 
 
 def _show(found: tuple[GroupStatus, ...]) -> None:

@@ -186,7 +186,8 @@ class FleetPlan:
         if self.slowest_seconds > EDGE_AGENT_WAITS:
             said.append(
                 f"a pull takes up to {self.slowest_seconds:,.0f} s, and edgeAgent gives one up "
-                f"after {EDGE_AGENT_WAITS} s: set its ManagementApiTimeoutSecs"
+                f"after {EDGE_AGENT_WAITS} s where its ManagementApiTimeoutSecs says no more; the "
+                "base deployment sets it by the group's link"
             )
         return tuple(said)
 

@@ -4,7 +4,8 @@
 cannot read the deployment, and 500 where a step failed. A pull that takes longer than
 edgeAgent waits (300 s) is reported as 500 "The operation was canceled" while the pull goes on
 or is tried again: that is no failure, and neither is a device that says nothing
-(Azure/iotedge, edge-agent sources of 1.6).
+(Azure/iotedge, edge-agent sources of 1.6). A report counts while it is about the configuration
+that the hub wants now; one from before says nothing about this rollout.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ _TRANSITIONAL = ("operation was canceled", "operation was cancelled", "task was 
 _BROKEN_CONFIG = frozenset({400, 412, 417})
 _DOWN = frozenset({"failed", "backoff", "unhealthy", "stopped", "dead"})
 MAX_REASON = 80
+_CURRENT = "properties.desired.$version = properties.reported.lastDesiredVersion"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,11 +70,13 @@ class AgentReport:
 
     def outcome(self, image: str) -> Outcome:
         """What it says about ``image``."""
+        if not self.current:
+            return "silent"
         if self.image == image and self.status == "running":
             return "running"
         if self.image == image and self.status in _DOWN:
             return "failed"
-        if not self.current or self.code in (0, 200):
+        if self.code in (0, 200):
             return "silent"
         if self.code in _BROKEN_CONFIG:
             return "failed"
@@ -97,7 +101,7 @@ def running_query(deployment: str, module: str, image: str) -> str:
     """Devices of a deployment that run ``image``: a custom metric of the deployment."""
     mine = f"properties.reported.modules.{name_in_query(module)}"
     return (
-        f"{_applied(deployment)} AND {mine}.settings.image = '{image}'"
+        f"{_applied(deployment)} AND {_CURRENT} AND {mine}.settings.image = '{image}'"
         f" AND {mine}.runtimeStatus = 'running'"
     )
 
@@ -106,7 +110,7 @@ def down_query(deployment: str, module: str, image: str) -> str:
     """Devices that have the image and whose module does not stay up: a custom metric, too."""
     mine = f"properties.reported.modules.{name_in_query(module)}"
     return (
-        f"{_applied(deployment)} AND {mine}.settings.image = '{image}'"
+        f"{_applied(deployment)} AND {_CURRENT} AND {mine}.settings.image = '{image}'"
         f" AND {mine}.runtimeStatus != 'running'"
     )
 
@@ -114,10 +118,10 @@ def down_query(deployment: str, module: str, image: str) -> str:
 def trouble_query(deployment: str, module: str) -> str:
     """Devices that do not report success: their twins say which failed, and why."""
     mine = f"properties.reported.modules.{name_in_query(module)}"
-    return (
-        f"{_applied(deployment, '*')} AND (properties.reported.lastDesiredStatus.code != 200"
-        f" OR {mine}.runtimeStatus != 'running')"
+    unwell = (
+        f"properties.reported.lastDesiredStatus.code != 200 OR {mine}.runtimeStatus != 'running'"
     )
+    return f"{_applied(deployment, '*')} AND {_CURRENT} AND ({unwell})"
 
 
 def _applied(deployment: str, what: str = "deviceId") -> str:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from hashlib import sha256
 
 from mlpack.model.amounts import BUCKETS, parse_share, parse_stages, share_text, stages_text
@@ -261,9 +261,9 @@ def _failures(policy: Policy, seen: Observation) -> str:
 
 
 def _progress(policy: Policy, seen: Observation) -> str:
-    needed = -(-policy.success * seen.targeted // 1)
+    needed = (policy.success * seen.targeted).to_integral_value(ROUND_CEILING)
     return (
-        f"{seen.running:,} of {seen.targeted:,} run it, {needed:,.0f} are needed; "
+        f"{seen.running:,} of {seen.targeted:,} run it, {needed:,} are needed; "
         f"{seen.failed:,} failed, {seen.silent:,} silent"
     )
 

@@ -41,6 +41,8 @@ def twin(
         (twin(NEW), "running"),
         (twin(NEW, code=500, said="another module"), "running"),
         (twin(NEW, "backoff"), "failed"),
+        (twin(NEW, "backoff", behind=1), "silent"),
+        (twin(NEW, behind=1), "silent"),
         (twin(NEW, "unhealthy"), "failed"),
         (twin(NEW, "created"), "silent"),
         (twin(OLD), "silent"),
