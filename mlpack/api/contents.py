@@ -6,10 +6,9 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from mlpack.model.recipe import BASE, Recipe
+from mlpack.model.recipe import BASE, InvalidRecipe, Recipe
 from mlpack.oci.document import Node
 from mlpack.oci.image import Image
-from mlpack.model.groups import DeviceGroup
 from mlpack.oci.reference import Reference
 from mlpack.render.container import ALL
 from mlpack.render.iotedge.deployment import (
@@ -28,7 +27,6 @@ from mlpack.render.iotedge.validate import require_valid
 from mlpack.stores.base import images
 from mlpack.stores.project import Project
 from mlpack.stores.references import find_image
-from mlpack.stores.references import NoSuchImage, find_image
 from mlpack.stores.templates import read_template
 
 TEMPLATE = "iotedge/deployment.json.j2"
@@ -48,6 +46,11 @@ def release_deployment(
     ``gpu``: the release scores on graphics processors, and gets them where the settings
     do not say how many. ``timeout``: what :func:`timeout_seconds` says.
     """
+    if module in recipe.edge.modules:
+        raise InvalidRecipe(
+            f"[edge.modules.{module}] is the module of the release",
+            hint="what it is told stands under [module]; its image is the release's",
+        )
     settings = recipe.module
     if gpu and not settings.gpu:
         settings = replace(settings, gpu=ALL)
@@ -73,20 +76,35 @@ def release_content(
     return layered_content(release_deployment(project.recipe, module, image, version, gpu=gpu))
 
 
-def base_content(project: Project, group: DeviceGroup) -> Mapping[str, object]:
-    """The ``modulesContent`` of a base deployment: IoT Edge's own modules, and no release.
+def base_content(
+    project: Project, bytes_per_second: int = 0, environment: Mapping[str, str] | None = None
+) -> Mapping[str, object]:
+    """The ``modulesContent`` of a base deployment to send: IoT Edge's own modules, no release.
 
-    edgeAgent is told to wait as long as the group's link takes for the newest release, whole.
+    ``bytes_per_second`` is the devices' link, 0 where it is not known: edgeAgent is told to
+    wait for a pull of the base image. A release's bytes are left out, because a deployment's
+    content cannot change, and this one stays from release to release; twice the base's time
+    has room for a model's layer. Passwords of registries are taken from ``environment``; one
+    that is not there is refused.
     """
-    wait = timeout_seconds(_image_bytes(project), group.link_bytes_per_second)
-    whole = deployment(project.recipe.edge, (), {}, timeout_seconds=wait).base
-    return dict(json.loads(render(whole, read_template(TEMPLATE)))["modulesContent"])
+    document = json.loads(base_text(project, bytes_per_second))
+    variables = Variables(module="", image=None, environment=environment or {}, passwords=True)
+    filled = fill_logins(document, variables)
+    require_valid(json.dumps(filled).encode(), Passwords.CLEAR)
+    return Node(filled, "deployment").need(CONTENT).mapping()
 
 
-def _image_bytes(project: Project) -> int:
-    """The layers of the newest release; 0 before there is one."""
-    try:
-        found = find_image(project, project.recipe.model)
-    except NoSuchImage:
-        return 0
-    return sum(layer.size for layer in found.image.layers)
+def base_text(project: Project, bytes_per_second: int = 0) -> str:
+    """The manifest of :func:`base_content`, its passwords still variables."""
+    timeout = 0
+    if bytes_per_second and project.has_lock:
+        base = find_image(project, BASE)
+        timeout = pull_timeout(images(base.store, base.target), bytes_per_second)
+    whole = deployment(project.recipe.edge, (), {}, timeout_seconds=timeout)
+    return render(whole, read_template(TEMPLATE))
+
+
+def pull_timeout(platforms: Iterable[Image], bytes_per_second: int) -> int:
+    """The time edgeAgent has to give a pull of the largest of an image's platforms."""
+    largest = max((sum(layer.size for layer in each.layers) for each in platforms), default=0)
+    return timeout_seconds(largest, bytes_per_second)

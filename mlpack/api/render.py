@@ -16,14 +16,14 @@ from mlpack.api.contents import (
     release_deployment,
 )
 from mlpack.api.groups import find_group
-from mlpack.errors import MlpackError
+from mlpack.errors import MlpackError, UsageError
 from mlpack.model.edge import ModuleRecipe
 from mlpack.oci.descriptor import Platform
 from mlpack.oci.reference import Reference
 from mlpack.render.container import wants_gpu
 from mlpack.render.iotedge.deployment import Deployment, dump
 from mlpack.render.iotedge.deployment import render as render_deployment
-from mlpack.render.iotedge.manifest import CONTENT
+from mlpack.render.iotedge.manifest import CONTENT, read_manifest
 from mlpack.render.iotedge.patch import patch
 from mlpack.render.iotedge.placeholders import Variables, fill, fill_logins, with_texts
 from mlpack.render.iotedge.problem import Problem
@@ -155,7 +155,9 @@ def render(project: Project, release: str, order: Order | None = None) -> Render
         return _checked(order, _filled(order, base_text(project, speed)))
     made = _release(project, release or project.recipe.model, order, speed)
     if order.form is Form.PATCH:
-        return _checked(order, patch(_content(order), made.module, made.image), made)
+        there = _content(order)
+        read_manifest(there.encode())
+        return _checked(order, patch(there, made.module, made.image), made)
     whole = release_deployment(
         project.recipe,
         made.module,
@@ -216,6 +218,8 @@ def _place(release: str) -> Reference | None:
 def _content(order: Order) -> str:
     """The user's file as it is: its line ends stay."""
     path = order.file or Path()
+    if not path.is_file():
+        raise UsageError(f"{path} is not a file", hint="name one that is there, relative to the project")
     read_text(path, InvalidTemplate)
     return path.read_bytes().decode()
 

@@ -103,6 +103,7 @@ def render(
     """
     from mlpack.api.render import Form, Order
     from mlpack.api.render import render as render_release
+    from mlpack.errors import UsageError
 
     forms = {
         Form.LAYERED: layered,
@@ -113,11 +114,12 @@ def render(
     chosen = [form for form, wanted in forms.items() if wanted]
     if len(chosen) > 1:
         said = " and ".join(f"--{form.value}" for form in chosen)
-        raise click.UsageError(f"{said} exclude each other")
+        raise UsageError(f"{said} exclude each other", hint="run the command once for each")
     if base and release:
-        raise click.UsageError(f"--base is for every release: leave {release!r} out")
+        hint = "with a release, leave --base out; it has one deployment for all of them"
+        raise UsageError(f"--base is for every release, and not for {release!r}", hint=hint)
     if passwords and path is None:
-        raise click.UsageError("--with-secrets prints nothing: name a file with -o")
+        raise UsageError("--with-secrets prints nothing", hint="name a file with -o FILE")
     folder = options.settings().directory
     target = folder / path if path else None
     if target is not None and target.is_dir():

@@ -59,7 +59,7 @@ class Variables:
             "IMAGE": str(self.image),
             "MODULE_NAME": self.module,
             "REGISTRY_IMAGE_LOCATION": str(self.image),
-            "REGISTRY_NAME": self.image.registry.removesuffix(_ACR).partition(":")[0],
+            "REGISTRY_NAME": re.split("[.:]", self.image.registry)[0],
         }
 
 
