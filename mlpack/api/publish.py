@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -51,11 +51,13 @@ def publish(
     base: RemoteBase | None = None,
     now: datetime,
     advance: Advance = lambda _: None,
+    agree: Callable[[Release], None] = lambda _: None,
 ) -> Published:
     """Build as :func:`~mlpack.api.build.build` does, then push as :func:`~mlpack.api.push.push`.
 
     A large layer of mlpack's own builder is on its way while it is written; whether it
-    arrived decides only how much is left to push. Raises :class:`NowhereToPush` before
+    arrived decides only how much is left to push. ``agree`` may raise when it sees what was
+    built: then nothing gets a name in the registry. Raises :class:`NowhereToPush` before
     anything is built.
     """
     place = to or project.recipe.repository
@@ -72,6 +74,7 @@ def publish(
             base=base,
             now=now,
         )
+        agree(release)
         layer = release.layer.descriptor
         arrived = stream is not None and stream.finish(layer)
     pushed = push(project, registries, str(model), to=to, advance=advance)

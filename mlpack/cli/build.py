@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     mlpack build fan --base registry.example.com/edge/base@sha256:…
     mlpack build fan --push                 and send it to [image] repository
     mlpack build fan --to registry.example.com/edge/fan:canary
+    mlpack build fan --check --push         and send nothing that is over [budget]
     mlpack render $(mlpack build fan)       a command that takes what build prints
     """,
 )
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     metavar="REFERENCE",
     help="Build on the base in a registry; its layers stay there, and push mounts them.",
 )
+@click.option("--check", is_flag=True, help="End with status 3 where [budget] allows less.")
 @click.option("--push", is_flag=True, help="Then push it, as mlpack push does.")
 @click.option(
     "--to",
@@ -68,6 +70,7 @@ def build(
     builder: str,
     acr: str | None,
     base: str | None,
+    check: bool,
     push: bool,
     to: str | None,
 ) -> None:
@@ -100,15 +103,15 @@ def build(
                 base=below,
                 now=now(),
                 advance=advance,
+                agree=_checked if check else _say,
             )
-        _say(made.release)
         say(made.pushed)
         output.answer(made.to_json(), str(made.pushed.reference))
         return
     release = api.build(
         here, name, version, platforms=platforms, builder=made_by, base=below, now=now()
     )
-    _say(release)
+    (_checked if check else _say)(release)
     output.answer(release.to_json(), release.reference)
 
 
@@ -125,6 +128,17 @@ def _say(release: Release) -> None:
         f"{output.size(cost.manifest + cost.config)}, headers {output.size(cost.headers)}, "
         f"handshakes {output.size(cost.handshakes)}"
     )
+
+
+def _checked(release: Release) -> None:
+    """Say what was made; raise ``OverBudget`` where devices would fetch too much of it."""
+    from mlpack.api.report import report
+    from mlpack.plan.budget import check
+
+    _say(release)
+    here = project()
+    found = report(here, str(release.version), registries=registries)
+    check(found, here.recipe.budget).require()
 
 
 def _place(to: str | None, builder: str, push: bool) -> Reference | None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     mlpack report $(mlpack build fan)
     mlpack report fan --tariff origin-bundle --markdown > report.md
     mlpack report fan --from none --engine podman --json
+    mlpack report fan:2 --check                    exit status 3 over [budget]
     mlpack report --rollout 3                      planned, and what the devices said
     """,
 )
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     metavar="N",
     help="A rollout of the ledger instead, planned and measured; 0 is the last one.",
 )
+@click.option("--check", is_flag=True, help="End with status 3 where [budget] allows less.")
 @click.option("--markdown", is_flag=True, help="Print Markdown, for a pull request or a page.")
 def report(
     release: str,
@@ -55,6 +57,7 @@ def report(
     tariff: str | None,
     platform: Platform | None,
     rollout: int | None,
+    check: bool,
     markdown: bool,
 ) -> None:
     """Show bytes and money per release and fleet.
@@ -62,25 +65,37 @@ def report(
     NAME alone is the model's newest release; what mlpack build prints is taken as well.
     The bytes a device fetches, by part and engine; the same content as a whole
     image and as the usual build; and what a fleet pays for each. What no number
-    includes is listed and counted.
+    includes is listed and counted. Where mlpack.toml has a [budget], it is held against it.
     """
     from mlpack.api.report import report as work_out
+    from mlpack.plan.budget import check as hold
+    from mlpack.render.budget import budget_blocks
     from mlpack.render.report import report_blocks
     from mlpack.stores.tariffs import read_tariff
 
     if rollout is not None:
         _rollout(rollout, markdown=markdown)
         return
+    project = options.project()
     found = work_out(
-        options.project(),
+        project,
         release,
         old=old,
         engine_name=engine,
         devices=devices or 0,
         tariff=read_tariff(tariff, options.settings().directory) if tariff else None,
         platform=platform,
+        registries=options.registries,
     )
-    output.answer_blocks(found.to_json(), report_blocks(found), markdown=markdown)
+    document, blocks = found.to_json(), report_blocks(found)
+    budget = project.recipe.budget
+    verdict = None if budget.empty and not check else hold(found, budget)
+    if verdict is not None:
+        document["budget"] = verdict.to_json()
+        blocks = (blocks[0], *budget_blocks(verdict), *blocks[1:])
+    output.answer_blocks(document, blocks, markdown=markdown)
+    if verdict is not None and check:
+        verdict.require()
 
 
 def _rollout(number: int, *, markdown: bool) -> None:

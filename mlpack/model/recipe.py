@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from mlpack.errors import MlpackError, UsageError
+from mlpack.model.budget import BudgetRecipe, read_budget
 from mlpack.model.edge import EdgeRecipe, ModuleRecipe, read_edge, read_module
 from mlpack.model.groups import DeployRecipe, read_deploy
 from mlpack.model.table import filled, flag, integer, known, parsed, table, text
@@ -23,6 +24,10 @@ MAX_DEVICES = 1_000_000_000
 BASE, NONE = "base", "none"
 """Where an image is asked for: the project's base, and an empty device."""
 
+_TABLES = (
+    "model", "image", "registry", "base", "device", "module",
+    "edge", "fleet", "deploy", "budget",
+)  # fmt: skip
 _BASE_KEYS = ("from", "platforms", "requirements", "packages", "mirror", "gpu")
 _NUMBERS = frozenset({"devices", "token_bytes"})
 
@@ -147,6 +152,7 @@ class Recipe:
     edge: EdgeRecipe = field(default_factory=EdgeRecipe)
     fleet: FleetRecipe = field(default_factory=FleetRecipe)
     deploy: DeployRecipe = field(default_factory=DeployRecipe)
+    budget: BudgetRecipe = field(default_factory=BudgetRecipe)
 
     @classmethod
     def parse(cls, text: str, overrides: Iterable[Override] = ()) -> Recipe:
@@ -164,7 +170,7 @@ class Recipe:
 
 
 def _recipe(root: Node) -> Recipe:
-    known(root, "model", "image", "registry", "base", "device", "module", "edge", "fleet", "deploy")
+    known(root, *_TABLES)
     model = root.need("model")
     known(model, "name", "scoring")
     image = table(root, "image", "repository")
@@ -180,6 +186,7 @@ def _recipe(root: Node) -> Recipe:
         edge=read_edge(root),
         fleet=_fleet(table(root, "fleet", "devices", "tariff")),
         deploy=read_deploy(root),
+        budget=read_budget(root),
     )
 
 
