@@ -129,6 +129,12 @@ def translated(host: str) -> Iterator[None]:
         ) from None
     except AzureError as error:
         raise HubUnreachable(f"no token for {host}: {plain(str(error))}") from None
+    except ValueError:
+        # The client reads every answer as JSON, whatever its status.
+        raise HubUnreachable(
+            f"what {host} answered is no JSON",
+            hint="is there a proxy or a log-in page in between? Else run the command again",
+        ) from None
     except OSError as error:
         # requests raises this for a file of authorities that is not there.
         raise NoAzure(f"cannot talk to {host}: {plain(str(error))}") from None
@@ -143,7 +149,7 @@ def _unreachable(host: str, error: Exception) -> HubUnreachable:
             hint="for a hub of your own name its authority: MLPACK_AZURE_CA=FILE; behind a proxy "
             "that decrypts, the proxy's",
         )
-    if "Timeout" in kind:
+    if "Timeout" in kind or "timed out" in text:
         return HubUnreachable(f"{host} does not answer in time", hint="try again")
     if "NameResolution" in text or "getaddrinfo" in text:
         return HubUnreachable(
@@ -158,7 +164,7 @@ def _answered(response: object) -> Answered:
     document: object = None
     with suppress(ValueError):
         document = json.loads(text)
-    said = text
+    said = "" if text.lstrip().startswith("<") else text  # a page of some proxy
     if isinstance(document, dict):
         said = str(document.get("Message") or document.get("message") or text)
     code = _CODE.search(said)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
+from types import ModuleType
 from typing import TYPE_CHECKING, TypeVar
 
 from mlpack.azure.answers import HubError, Retry
@@ -132,9 +133,7 @@ class Hub:
 
     def query(self, text: str, page: int = PAGE) -> Iterator[Mapping[str, object]]:
         """What a query finds, ``page`` items a request, as the hub sent them."""
-        from azure.iot.hub.models import QuerySpecification
-
-        wanted, token = QuerySpecification(query=text), None
+        wanted, token = self._models().QuerySpecification(query=text), None
         while True:
             items, token = self._page(wanted, token, page)
             yield from items
@@ -144,15 +143,15 @@ class Hub:
     def _page(
         self, wanted: object, token: str | None, page: int
     ) -> tuple[list[Mapping[str, object]], str | None]:
-        raw = self._ask(
-            "answer a query",
-            lambda client: client.query.get_twins(wanted, token, str(page), raw=True),
-        )
-        # Not raw.output: it turns every item into a Twin, and drops what a Twin has not.
-        items = raw.response.json()
+        def ask(client: IotHubGatewayServiceAPIs) -> tuple[object, str | None]:
+            # Not the deserialized Twins: they drop what a Twin has not.
+            raw = client.query.get_twins(wanted, token, str(page), raw=True)
+            return raw.response.json(), raw.headers.get("x-ms-continuation")
+
+        items, after = self._ask("answer a query", ask)
         if not isinstance(items, list):
             raise HubError(f"{self.host} answered a query with what is no list")
-        return items, raw.headers.get("x-ms-continuation")
+        return items, after
 
     def tag(self, devices: Mapping[str, Mapping[str, object]]) -> None:
         """Merge tags into the twins of devices; ``None`` takes one away.
@@ -180,10 +179,9 @@ class Hub:
         devices: Mapping[str, Mapping[str, object]],
         twins: Mapping[str, Mapping[str, object]],
     ) -> None:
-        from azure.iot.hub.models import ExportImportDevice
-
+        models = self._models()
         wanted = [
-            ExportImportDevice(
+            models.ExportImportDevice(
                 id=id,
                 import_mode="updateTwinIfMatchETag",
                 twin_etag=str(twins[id].get("etag", "")),
@@ -207,11 +205,10 @@ class Hub:
             self._tag_one(error.device_id, devices[error.device_id])
 
     def _tag_one(self, id: str, patch: Mapping[str, object]) -> None:
-        from azure.iot.hub.models import Twin
-
+        twin = self._models().Twin(tags=dict(patch))
         self._ask(
             f"tag {id}",
-            lambda client: client.devices.update_twin(id, Twin(tags=dict(patch)), '"*"'),
+            lambda client: client.devices.update_twin(id, twin, "*"),
         )
 
     def _ask(
@@ -221,7 +218,16 @@ class Hub:
         *,
         safe: bool = True,
     ) -> T:
-        return self._retry.call(self.host, what, lambda: action(self._client()), safe=safe)
+        client = self._client()
+        return self._retry.call(self.host, what, lambda: action(client), safe=safe)
+
+    def _models(self) -> ModuleType:
+        """The client's own types, once it can be imported."""
+        self._client()
+        from azure.iot.hub import models
+
+        found: ModuleType = models
+        return found
 
     def _client(self) -> IotHubGatewayServiceAPIs:
         if self._opened is None:

@@ -116,9 +116,9 @@ class IotHub:
         )
 
     @contextmanager
-    def started(self, folder: Path) -> Iterator[IotHub]:
-        """Serve it on loopback; ``folder`` gets the authority (``self.certificate.ca``)."""
-        self.certificate = Certificate.made(folder)
+    def started(self, folder: Path | Certificate) -> Iterator[IotHub]:
+        """Serve it on loopback, with a certificate made in ``folder`` or one that is there."""
+        self.certificate = folder if isinstance(folder, Certificate) else Certificate.made(folder)
         with served(self.rest.answer, self.certificate) as url:
             self.access.host = url.removeprefix("https://")
             yield self

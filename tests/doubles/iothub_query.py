@@ -219,10 +219,10 @@ def _compared(left: object, compare: Compare, right: object) -> bool | None:
     return bool(compare(left, right))
 
 
-def _among(found: object, values: tuple[object, ...]) -> bool | None:
+def _among(found: object, values: frozenset[tuple[type, object]]) -> bool | None:
     if found is None:
         return None
-    return any(type(each) is type(found) and each == found for each in values)
+    return not isinstance(found, dict | list) and (type(found), found) in values
 
 
 def _flipped(found: bool | None) -> bool | None:
@@ -318,14 +318,14 @@ class _Reader:
             return self.known_path()
         return self.constant()
 
-    def values(self) -> tuple[object, ...]:
-        """Take a list in brackets."""
+    def values(self) -> frozenset[tuple[type, object]]:
+        """Take a list in brackets: values with their types, as ``1`` is not ``true``."""
         self.need_sign("[")
         found = [self.constant()]
         while self.sign(","):
             found.append(self.constant())
         self.need_sign("]")
-        return tuple(found)
+        return frozenset((type(each), each) for each in found)
 
     def end(self) -> None:
         """Nothing may follow."""

@@ -134,6 +134,14 @@ class Rest:
             each for each in self.requests if each.method == method and each.path.startswith(path)
         ]
 
+    def transcript(self) -> str:
+        """Every request, as it was on the wire but for secrets."""
+        texts = []
+        for each in self.requests:
+            headers = "".join(f"{key}: {value}\n" for key, value in each.shown.items())
+            texts.append(f"{each.method} {each.target}\n{headers}\n{each.body.decode()}\n")
+        return "\n".join(texts)
+
     def _answer(self, asked: Request) -> Answer:
         try:
             for method, pattern, right, handle in self._routes:
