@@ -152,7 +152,9 @@ def _platforms(
             f"the base is for {held}; it has nothing for {missing}",
             hint="add it to [base] platforms in mlpack.toml and run: mlpack base build",
         )
-    return tuple(locked for _, locked in found if locked is not None)
+    # Two names of one platform ask for one image.
+    chosen = {locked.platform: locked for _, locked in found if locked is not None}
+    return tuple(chosen.values())
 
 
 def _check_agreement(project: Project, lock: Lock, chosen: Sequence[LockedPlatform]) -> None:

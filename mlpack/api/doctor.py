@@ -15,7 +15,7 @@ from mlpack.model.recipe import Recipe
 from mlpack.stores.base import NotFound
 from mlpack.stores.holes import blobs, holes
 from mlpack.stores.layout import validate
-from mlpack.stores.machine import find_program, free_bytes
+from mlpack.stores.machine import find_program, free_bytes, is_root
 from mlpack.stores.project import NoBase, NotAProject, Project
 
 State = Literal["ok", "missing", "broken"]
@@ -145,6 +145,13 @@ def _lock(project: Project) -> Generator[Check, None, Lock | None]:
 def _mmdebstrap(*, needed: bool) -> Check:
     """What the Debian part of a base is made with; it brings apt's check of signatures."""
     place = find_program("mmdebstrap")
+    if place and not is_root() and find_program("newuidmap") is None:
+        return Check(
+            "mmdebstrap",
+            "broken" if needed else "missing",
+            f"{place}, but no newuidmap, which it needs where you are not root",
+            "apt-get install uidmap, or build the base as root",
+        )
     if place:
         return Check("mmdebstrap", "ok", str(place))
     return Check(

@@ -103,8 +103,10 @@ class LockedBase:
     """``source`` by digest, where it is an image in a registry."""
 
     def on(self, platform: Platform) -> LockedPlatform | None:
-        """The base for ``platform``, where there is one."""
-        return next((each for each in self.platforms if each.platform == platform), None)
+        """The base for ``platform``, where there is one; for linux/arm64/v8 that of linux/arm64."""
+        exact = (each for each in self.platforms if each.platform == platform)
+        fitting = (each for each in self.platforms if each.platform.fits(platform))
+        return next(exact, None) or next(fitting, None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

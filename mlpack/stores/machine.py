@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,11 @@ def find_program(name: str) -> Path | None:
     """Where the program ``name`` lies on the path."""
     found = shutil.which(name)
     return Path(found) if found else None
+
+
+def is_root() -> bool:
+    """Whether this process may do everything here."""
+    return os.geteuid() == 0
 
 
 def free_bytes(path: Path) -> int:

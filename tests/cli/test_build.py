@@ -127,6 +127,14 @@ def test_one_platform_has_no_index(project: Project) -> None:
     assert made["platforms"] == {"linux/arm64": made["digest"]}
 
 
+def test_a_platform_may_be_named_with_its_variant(project: Project) -> None:
+    plain = build(project, "fan:1", "--platform", "linux/arm64")
+    both = ["--platform", "linux/arm64", "--platform", "linux/arm64/v8"]
+    assert build(project, "fan:1", *both) == plain
+    done = run("-C", str(project.root), "build", "fan:1", "--platform", "linux/arm/v7")
+    assert "it has nothing for linux/arm/v7" in done.stderr
+
+
 def test_the_identity_record_refers_to_the_release(project: Project) -> None:
     made = build(project, "fan:1")
     manifest = json.loads(project.layout.path(project.layout.resolve("release/fan/1")).read_bytes())

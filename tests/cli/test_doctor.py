@@ -208,6 +208,22 @@ def test_mmdebstrap_is_needed_only_to_make_a_base_from_debian(
     assert "mmdebstrap" not in states(examine(tmp_path / "image"))
 
 
+def test_mmdebstrap_needs_newuidmap_where_one_is_not_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_project(tmp_path / "new", base=False)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    monkeypatch.setenv("PATH", str(programs))
+    (programs / "mmdebstrap").touch(mode=0o755)
+    for root, state in ((True, "ok"), (False, "broken")):
+        monkeypatch.setattr(api, "is_root", lambda root=root: root)
+        assert check(tmp_path / "new", "mmdebstrap")["state"] == state
+    assert "uidmap" in check(tmp_path / "new", "mmdebstrap")["advice"]
+    (programs / "newuidmap").touch(mode=0o755)
+    assert check(tmp_path / "new", "mmdebstrap")["state"] == "ok"
+
+
 def test_a_full_disk_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert free_bytes(tmp_path / "not" / "yet" / "there") == pytest.approx(
         free_bytes(tmp_path), rel=0.2
