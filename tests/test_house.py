@@ -23,8 +23,7 @@ FLOOR = {
     "plan": 3,
     "render": 3.5,  # writes what plan decides; plan reads nothing of it
     "stores": 4,
-    "azure": 5,
-    "azure": 5,
+    "azure": 4.5,
     "base": 5,
     "builders": 5,
     "serve": 5,

@@ -7,7 +7,6 @@ The image is then read back from the registry, so the release is one like any ot
 
 from __future__ import annotations
 
-import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,9 +14,10 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
+from mlpack.azure.management import Account, signed_in
 from mlpack.builders.builder import BuildFailed, require_one_layer
 from mlpack.builders.context import DOCKERFILE, docker_release, write_context
-from mlpack.errors import MlpackError, UsageError
+from mlpack.errors import MlpackError
 from mlpack.model.version import ModelVersion
 from mlpack.oci.compression import Gzip
 from mlpack.oci.descriptor import Platform
@@ -31,58 +31,13 @@ if TYPE_CHECKING:
     from azure.mgmt.containerregistrytasks.models import Run
     from azure.storage.blob import BlobClient
 
-CLOUD = "https://management.azure.com"
 _ENDED = frozenset({"Succeeded", "Failed", "Canceled", "Error", "Timeout"})
 _LEVEL, _RUN_SECONDS = 6, 3600
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 15.0
-_SIGNATURE = re.compile(r"sig=[^&\s\"']+")
-
-
-class NoAzure(MlpackError):
-    """What building in Azure needs and this machine or project has not."""
 
 
 class NoBaseThere(MlpackError):
     """A registry that lacks the base, so that nothing can be built on it there."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Account:
-    """Where in Azure the registry is."""
-
-    subscription: str
-    resource_group: str
-    registry: str
-    """Its name: ``contoso`` of ``contoso.azurecr.io``."""
-
-    endpoint: str = CLOUD
-    """Azure's management address; sovereign clouds have others."""
-
-
-def account(place: str, repository: Reference, endpoint: str = CLOUD) -> Account:
-    """Read ``SUBSCRIPTION/GROUP[/REGISTRY]``; the repository's host names the registry else.
-
-    >>> account("0001/edge", Reference.parse("contoso.azurecr.io/edge/fan")).registry
-    'contoso'
-    """
-    parts = place.split("/")
-    if len(parts) not in (2, 3) or not all(parts):
-        raise UsageError(
-            f"{place!r} does not say where in Azure the registry is",
-            hint="name it with --acr SUBSCRIPTION/GROUP[/REGISTRY], or set MLPACK_ACR",
-        )
-    host, dot, _ = repository.registry.partition(".azurecr.")
-    if len(parts) == 2 and not dot:
-        raise UsageError(
-            f"{repository.registry} is no registry of Azure",
-            hint="name it as well: --acr SUBSCRIPTION/GROUP/REGISTRY",
-        )
-    return Account(
-        subscription=parts[0],
-        resource_group=parts[1],
-        registry=parts[2] if len(parts) == 3 else host,
-        endpoint=endpoint.rstrip("/"),
-    )
 
 
 @dataclass(frozen=True)
@@ -142,7 +97,7 @@ class AcrBuilder:
     def _upload(self, client: ContainerRegistryTasksMgmtClient, context: IO[bytes]) -> str:
         from azure.storage.blob import BlobClient
 
-        where = self.account.resource_group, self.account.registry
+        where = self.account.resource_group, self.account.name
         place = client.registries.get_build_source_upload_url(*where)
         if not place.upload_url or not place.relative_path:
             raise BuildFailed("ACR names no place for the build context")
@@ -159,7 +114,7 @@ class AcrBuilder:
     ) -> Run:
         from azure.mgmt.containerregistrytasks.models import DockerBuildRequest, PlatformProperties
 
-        where = self.account.resource_group, self.account.registry
+        where = self.account.resource_group, self.account.name
         asked = DockerBuildRequest(
             image_names=[name],
             is_push_enabled=True,
@@ -188,7 +143,7 @@ class AcrBuilder:
         """Say the log as it grows, until the run has ended."""
         from azure.storage.blob import BlobClient
 
-        where = self.account.resource_group, self.account.registry, run_id
+        where = self.account.resource_group, self.account.name, run_id
         link = client.runs.get_log_sas_url(*where).log_link
         if not link:
             raise BuildFailed(f"ACR run {run_id} has no log")
@@ -219,39 +174,20 @@ class AcrBuilder:
 
 @contextmanager
 def _client(where: Account) -> Iterator[ContainerRegistryTasksMgmtClient]:
-    try:
-        from azure.core.exceptions import AzureError
-        from azure.identity import DefaultAzureCredential
+    with signed_in(
+        "Azure",
+        role="ask for a role that may schedule runs in the registry, as Contributor",
+        wrong="check subscription, resource group and registry",
+    ) as credential:
         from azure.mgmt.containerregistrytasks import ContainerRegistryTasksMgmtClient
-    except ModuleNotFoundError as error:
-        raise NoAzure(
-            f"the Python package {error.name} is not installed",
-            hint="pip install 'mlpack-edge[azure]'",
-        ) from error
-    endpoint = where.endpoint
-    try:
-        with (
-            DefaultAzureCredential() as credential,
-            ContainerRegistryTasksMgmtClient(
-                credential,
-                where.subscription,
-                base_url=endpoint,
-                credential_scopes=[f"{endpoint}/.default"],
-            ) as client,
-        ):
+
+        with ContainerRegistryTasksMgmtClient(
+            credential,
+            where.subscription,
+            base_url=where.endpoint,
+            credential_scopes=[where.scope],
+        ) as client:
             yield client
-    except AzureError as error:
-        # A link's signature is a credential, and an SDK's message may quote the link.
-        said = _SIGNATURE.sub("sig=***", str(error.message).strip().splitlines()[0])
-        raise BuildFailed(f"Azure: {said}", hint=_hint(error)) from None
-
-
-def _hint(error: Exception) -> str:
-    if type(error).__name__ in ("ClientAuthenticationError", "CredentialUnavailableError"):
-        return "log in with: az login"
-    if getattr(error, "status_code", None) == 403:
-        return "ask for a role that may schedule runs in the registry, as Contributor"
-    return "check subscription, resource group and registry"
 
 
 def _image_name(repository: Reference, model: ModelVersion, platform: Platform) -> str:

@@ -170,7 +170,8 @@ def _builder(name: str, place: str, base_at: Reference | None) -> Builder | None
 
 
 def _acr(place: str, base_at: Reference | None) -> Builder:
-    from mlpack.builders.acr import CLOUD, AcrBuilder, account
+    from mlpack.azure.management import CLOUD, registry_account
+    from mlpack.builders.acr import AcrBuilder
     from mlpack.errors import UsageError
 
     repository = project().recipe.repository
@@ -180,7 +181,7 @@ def _acr(place: str, base_at: Reference | None) -> Builder:
             hint='add under [image]: repository = "contoso.azurecr.io/edge/model"',
         )
     return AcrBuilder(
-        account=account(place, repository, setting("azure_endpoint") or CLOUD),
+        account=registry_account(place, repository, setting("azure_endpoint") or CLOUD),
         repository=repository,
         open_store=registries().store,
         say=output.note,

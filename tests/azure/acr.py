@@ -1,41 +1,37 @@
-"""A local double of ACR Tasks: the REST API over HTTPS, checked, with a real Docker that builds.
+"""A local double of a registry in Azure: ACR Tasks, checked, with a real Docker that builds.
 
 It speaks what azure.mgmt.containerregistrytasks 1.0.0b1 and azure.storage.blob 12 send
 (api-version 2025-03-01-preview), says no to anything else, and writes down each fault
-it finds. A token is given out as App Service does it, which azure.identity asks.
+it finds. Logins for devices are :mod:`tests.doubles.arm`'s.
 """
 
 from __future__ import annotations
 
 import gzip
 import io
-import json
-import ssl
 import tarfile
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import cached_property
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
 
 import docker
 
+from tests.doubles import arm
+from tests.doubles.authority import Answer, Request, Tokens, as_json, served
 from tests.e2e.wire import Certificate
 
 SUBSCRIPTION = "00000000-0000-0000-0000-000000000001"
 GROUP, REGISTRY = "edge", "contoso"
 API = "2025-03-01-preview"
-TOKEN, HEADER, SECRET = "local-token", "identity-header", "c2VjcmV0LXNpZ25hdHVyZQ"
+SECRET = "c2VjcmV0LXNpZ25hdHVyZQ"
 SCOPE = (
     f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{GROUP}"
     f"/providers/Microsoft.ContainerRegistry/registries/{REGISTRY}"
 )
 UPLOAD, LOG = "/account/tasks-source/20261120/context.tar.gz", "/account/logs/ca1.txt"
 _DATE = "Fri, 20 Nov 2026 17:00:00 GMT"
-
-Answer = tuple[int, dict[str, str], bytes]
 
 
 @dataclass
@@ -62,60 +58,70 @@ class Double:
     used_agent: bool = False
     """Whether runs get an agent that has images of other registries."""
 
+    tokens: Tokens = field(default_factory=Tokens)
+    denied: set[str] = field(default_factory=set)
+    """Ends of paths that the login has no right to."""
+
+    @cached_property
+    def logins(self) -> arm.Logins:
+        """The registry's scope maps and tokens."""
+        return arm.Logins(SCOPE, self.host)
+
     @property
     def registry(self) -> str:
         """The resource as the command line names it."""
         return f"{SUBSCRIPTION}/{GROUP}/{REGISTRY}"
 
-    def answer(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Answer:
+    def answer(self, asked: Request) -> Answer:
         """Route one request; whatever is not as documented is a fault and a 400."""
-        split = urlsplit(target)
-        query = {key: value[0] for key, value in parse_qs(split.query).items()}
-        self.requests.append(f"{method} {split.path}")
+        self.requests.append(f"{asked.method} {asked.path}")
         try:
-            if split.path == "/identity":
-                return self._identity(headers, query)
-            if split.path.startswith("/account/"):
-                return self._blob(method, split.path, query, headers, body)
-            return self._manage(method, split.path, query, headers, body)
+            if asked.path == "/identity":
+                return self.tokens.answer(asked)
+            if asked.path.startswith("/account/"):
+                return self._blob(asked.method, asked.path, asked.query, asked.headers, asked.body)
+            return self._manage(asked)
         except AssertionError as error:
-            self.faults.append(f"{method} {target.partition('?')[0]}: {error}")
-            return _json(400, {"error": {"code": "BadRequest", "message": str(error)}})
+            self.faults.append(f"{asked.method} {asked.path}: {error}")
+            return arm.error(400, "BadRequest", str(error))
 
-    def _identity(self, headers: Mapping[str, str], query: Mapping[str, str]) -> Answer:
-        _must(headers.get("x-identity-header") == HEADER, "the identity header is another")
-        _must(query.get("resource") == self.url, f"a token for {query.get('resource')}")
-        held = {"access_token": TOKEN, "token_type": "Bearer", "resource": self.url}
-        return _json(200, {**held, "expires_on": "4102444800"})
+    def _manage(self, asked: Request) -> Answer:
+        path = asked.path
+        allowed = self.tokens.allows(asked.headers.get("authorization", ""), self.url)
+        _must(allowed, "no token, or another")
+        if any(path.endswith(each) for each in self.denied):
+            return arm.error(403, "AuthorizationFailed", "The client has no authorization.")
+        version = asked.query.get("api-version")
+        _must(dict(asked.query) == {"api-version": version}, f"query {dict(asked.query)}")
+        if version == arm.API and path.startswith(SCOPE):
+            found = self.logins.answer(asked, self.url)
+            return found or arm.error(404, "NotFound", path)
+        _must(version == API, f"api-version {version}")
+        return self._task(asked)
 
-    def _manage(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, str],
-        headers: Mapping[str, str],
-        body: bytes,
-    ) -> Answer:
-        _must(headers.get("authorization") == f"Bearer {TOKEN}", "no token, or another")
-        _must(query == {"api-version": API}, f"query {dict(query)}")
+    def _task(self, asked: Request) -> Answer:
+        path = asked.path
         if not path.startswith(SCOPE):
-            return _json(404, {"error": {"code": "ResourceNotFound", "message": path}})
-        match method, path.removeprefix(SCOPE):
+            return arm.error(404, "ResourceNotFound", path)
+        match asked.method, path.removeprefix(SCOPE):
             case "POST", "/listBuildSourceUploadUrl":
-                _must(not body, "a body")
+                _must(not asked.body, "a body")
                 relative = UPLOAD.removeprefix("/account/")
-                return _json(200, {"relativePath": relative, "uploadUrl": self._signed(UPLOAD)})
+                return as_json(200, {"relativePath": relative, "uploadUrl": self._signed(UPLOAD)})
             case "POST", "/scheduleRun":
-                _must("json" in headers.get("content-type", ""), "no JSON")
-                return self._schedule(json.loads(body))
+                _must("json" in asked.headers.get("content-type", ""), "no JSON")
+                document = asked.json()
+                _must(isinstance(document, dict), "no object")
+                assert isinstance(document, dict)
+                return self._schedule(document)
             case "POST", "/runs/ca1/listLogSasUrl":
-                return _json(200, {"logLink": self._signed(LOG)})
+                return as_json(200, {"logLink": self._signed(LOG)})
             case "POST", "/runs/ca1/cancel":
                 self.cancelled = True
                 return 200, {}, b""
             case "GET", "/runs/ca1":
                 return self._run()
-        return _json(404, {"error": {"code": "NotFound", "message": path}})
+        return arm.error(404, "NotFound", path)
 
     def _schedule(self, asked: dict[str, object]) -> Answer:
         known = {
@@ -129,20 +135,20 @@ class Double:
         _must(set(asked) == {*known, "imageNames", "platform"}, f"asked for {sorted(asked)}")
         self.runs.append(asked)
         self.log, self.polls, self.ended = b"", 0, False
-        return _json(200, self._described("Queued"))
+        return as_json(200, self._described("Queued"))
 
     def _run(self) -> Answer:
         self.polls += 1
         if self.polls == 1:
-            return _json(200, self._described("Running"))
+            return as_json(200, self._described("Running"))
         if not self.ended:
             self.ended = True
             self.digest = self._build() if not self.fail_with else ""
         if self.fail_with:
-            return _json(200, self._described("Failed", runErrorMessage=self.fail_with))
+            return as_json(200, self._described("Failed", runErrorMessage=self.fail_with))
         repository, _, tag = self._names()[0].partition(":")
         image = {"registry": self.host, "repository": repository, "tag": tag, "digest": self.digest}
-        return _json(200, self._described("Succeeded", outputImages=[image]))
+        return as_json(200, self._described("Succeeded", outputImages=[image]))
 
     def _names(self) -> list[str]:
         names = self.runs[-1]["imageNames"]
@@ -232,49 +238,10 @@ def _must(right: bool, fault: str) -> None:
         raise AssertionError(fault)
 
 
-def _json(status: int, document: object) -> Answer:
-    return (
-        status,
-        {"Content-Type": "application/json; charset=utf-8"},
-        json.dumps(document).encode(),
-    )
-
-
 @contextmanager
 def started(double: Double, folder: Path) -> Iterator[Certificate]:
     """Serve ``double`` on https://localhost until the block ends."""
     certificate = Certificate.made(folder)
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Say nothing."""
-
-        def handle_one(self) -> None:
-            length = int(self.headers.get("Content-Length") or 0)
-            body = self.rfile.read(length)
-            headers = {key.lower(): value for key, value in self.headers.items()}
-            status, known, content = double.answer(self.command, self.path, headers, body)
-            self.send_response(status)
-            for key, value in {"Content-Length": str(len(content)), **known}.items():
-                self.send_header(key, value)
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(content)
-
-        do_GET = do_HEAD = do_POST = do_PUT = handle_one
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate.chain, certificate.key)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    double.url = f"https://localhost:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with served(double.answer, certificate) as url:
+        double.url = url
         yield certificate
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

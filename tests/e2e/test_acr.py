@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mlpack.builders.acr import AcrBuilder, account
+from mlpack.azure.management import registry_account
+from mlpack.builders.acr import AcrBuilder
 from mlpack.stores.base import read_image
 from mlpack.stores.models import ModelStore
 from mlpack.stores.project import Project
@@ -56,7 +57,7 @@ def azure(
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate.ca))
         # How a process on App Service gets its token, which azure.identity looks for.
         monkeypatch.setenv("IDENTITY_ENDPOINT", f"{double.url}/identity")
-        monkeypatch.setenv("IDENTITY_HEADER", acr.HEADER)
+        monkeypatch.setenv("IDENTITY_HEADER", double.tokens.header)
         for name in ("AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "AZURE_TENANT_ID"):
             monkeypatch.delenv(name, raising=False)
         yield double
@@ -83,7 +84,9 @@ def test_acr_gives_the_file_system_that_mlpack_appends(project: Project, azure: 
         ["edge/fan:fan-1-amd64"],
         ["edge/fan:fan-1-arm64"],
     ]
-    assert not any(acr.SECRET in text or acr.TOKEN in text for text in (done.stdout, done.stderr))
+    assert azure.tokens.issued
+    for secret in (acr.SECRET, azure.tokens.header, *azure.tokens.issued):
+        assert secret not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("builder", ["docker", "acr"])
@@ -140,7 +143,7 @@ def test_an_interrupted_build_ends_the_run(project: Project, azure: acr.Double) 
     assert repository is not None
     [base, *_] = project.lock().base.platforms
     with Registries() as registries:
-        where = account(azure.registry, repository, azure.url)
+        where = registry_account(azure.registry, repository, azure.url)
         builder = AcrBuilder(where, repository, registries.store, interrupt, pause=0.05)
         model = ModelStore(project.layout).get("fan", "1")
         with pytest.raises(KeyboardInterrupt):
