@@ -207,8 +207,10 @@ def _held(get: Callable[..., T], *where: str) -> T | None:
 def _older(held: Token | None) -> str:
     """The password to replace: one that is not there, or the one made first."""
     said = held.properties.credentials if held and held.properties else None
-    made = {
-        str(each.name): each.creation_time or datetime.min.replace(tzinfo=UTC)
-        for each in (said.passwords if said else None) or ()
-    }
-    return min(PASSWORDS, key=lambda name: made.get(name, datetime.min.replace(tzinfo=UTC)))
+    never = datetime.min.replace(tzinfo=UTC)
+
+    def made(slot: str) -> datetime:
+        there = (said.passwords if said else None) or ()
+        return next((each.creation_time or never for each in there if each.name == slot), never)
+
+    return min(PASSWORDS, key=made)

@@ -62,6 +62,9 @@ class Double:
     denied: set[str] = field(default_factory=set)
     """Ends of paths that the login has no right to."""
 
+    throttled: list[int] = field(default_factory=list)
+    """``Retry-After`` of the next answers, which are 429."""
+
     @cached_property
     def logins(self) -> arm.Logins:
         """The registry's scope maps and tokens."""
@@ -89,13 +92,16 @@ class Double:
         path = asked.path
         allowed = self.tokens.allows(asked.headers.get("authorization", ""), self.url)
         _must(allowed, "no token, or another")
+        if self.throttled:
+            after = {"Retry-After": str(self.throttled.pop())}
+            return arm.error(429, "TooManyRequests", "Too many requests.", after)
         if any(path.endswith(each) for each in self.denied):
             return arm.error(403, "AuthorizationFailed", "The client has no authorization.")
         version = asked.query.get("api-version")
         _must(dict(asked.query) == {"api-version": version}, f"query {dict(asked.query)}")
-        if version == arm.API and path.startswith(SCOPE):
-            found = self.logins.answer(asked, self.url)
-            return found or arm.error(404, "NotFound", path)
+        if version == arm.API:
+            found = self.logins.answer(asked, self.url) if path.startswith(SCOPE) else None
+            return found or arm.error(404, "ResourceNotFound", path)
         _must(version == API, f"api-version {version}")
         return self._task(asked)
 

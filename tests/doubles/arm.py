@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from tests.doubles.authority import Answer, Request, as_json
 
 API = "2025-11-01"
-_NAME = re.compile(r"[a-zA-Z0-9-]{5,50}")
+NAME = re.compile(r"[a-zA-Z0-9-]{5,50}")
 _ACTION = re.compile(r"repositories/[a-z0-9/._-]+/(content|metadata)/(read|write|delete)")
 SLOTS = ("password1", "password2")
 
@@ -61,7 +61,7 @@ class Logins:
         if path == "/generateCredentials" and asked.method == "POST":
             return self._later(self._generate(asked), asked, url)
         if len(parts) == 2 and parts[0] in ("scopeMaps", "tokens"):
-            if not _NAME.fullmatch(parts[1]):
+            if not NAME.fullmatch(parts[1]):
                 return error(400, "InvalidName", f"{parts[1]} is no name of {parts[0]}")
             held = self.scope_maps if parts[0] == "scopeMaps" else self.tokens
             if asked.method == "GET":

@@ -1,0 +1,207 @@
+"""``mlpack azure token``, through azure-mgmt-containerregistry against a double of its REST API."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from mlpack.stores.project import Project
+from tests.azure import acr
+from tests.doubles import arm
+from tests.support import make_project, run
+
+HOST = "registry.example.com"
+GROUP = "[deploy.groups.vans]\ntarget = \"tags.deviceGroup = 'vans'\"\n"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[acr.Double, str]]:
+    double = acr.Double(HOST, "")
+    with acr.started(double, tmp_path_factory.mktemp("acr") / "tls") as certificate:
+        yield double, str(certificate.ca)
+
+
+@pytest.fixture
+def azure(served: tuple[acr.Double, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[acr.Double]:
+    """A registry without any login yet, and this process signed in."""
+    double, ca = served
+    double.__dict__.pop("logins", None)
+    double.requests.clear()
+    double.denied.clear()
+    double.throttled.clear()
+    monkeypatch.setenv("MLPACK_AZURE_ENDPOINT", double.url)
+    monkeypatch.setenv("MLPACK_ACR", double.registry)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", ca)
+    monkeypatch.setenv("IDENTITY_ENDPOINT", f"{double.url}/identity")
+    monkeypatch.setenv("IDENTITY_HEADER", double.tokens.header)
+    for name in ("AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "AZURE_TENANT_ID"):
+        monkeypatch.delenv(name, raising=False)
+    yield double
+    assert double.faults == []
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return make_project(tmp_path / "fan", settings=GROUP)
+
+
+def token(project: Project, *args: str) -> Result:
+    return run("-C", str(project.root), "azure", "token", "--group", "vans", *args)
+
+
+def login(text: str) -> tuple[str, str]:
+    lines = dict(line.split("=", 1) for line in text.splitlines())
+    return lines["MLPACK_REGISTRY_USERNAME"], lines["MLPACK_REGISTRY_PASSWORD"]
+
+
+def test_a_group_gets_a_login_that_pulls_one_repository(
+    project: Project, azure: acr.Double
+) -> None:
+    done = token(project, "--days", "30")
+    assert done.exit_code == 0, done.output
+    name, password = login(done.stdout)
+    assert [password] == azure.logins.made
+    assert password not in done.stderr
+    [(scope_map, known)] = azure.logins.scope_maps.items()
+    assert known["actions"] == ["repositories/edge/fan/content/read"]
+    assert azure.logins.tokens[name]["scopeMapId"] == f"{acr.SCOPE}/scopeMaps/{scope_map}"
+    ends = datetime.fromisoformat(azure.logins.passwords[name]["password1"]["expiry"])
+    assert timedelta(days=29) < ends - datetime.now(UTC) <= timedelta(days=30)
+
+
+def test_run_again_it_replaces_the_older_password_and_nothing_else(
+    project: Project, azure: acr.Double
+) -> None:
+    names = {login(token(project).stdout)[0] for _ in range(3)}
+    assert len(names) == len(azure.logins.tokens) == len(azure.logins.scope_maps) == 1
+    [held] = azure.logins.passwords.values()
+    first, second, third = azure.logins.made
+    # The first is gone; the second stays until devices have the third.
+    assert {slot: each["value"] for slot, each in held.items()} == {
+        "password1": third,
+        "password2": second,
+    }
+    assert len([each for each in azure.requests if each.startswith("PUT")]) == 2
+
+
+def test_what_was_widened_in_azure_is_put_right_and_said(
+    project: Project, azure: acr.Double
+) -> None:
+    token(project)
+    [scope_map] = azure.logins.scope_maps.values()
+    scope_map["actions"] = ["repositories/edge/fan/content/write"]
+    done = token(project)
+    assert "pulls only again" in done.stderr
+    [scope_map] = azure.logins.scope_maps.values()
+    assert scope_map["actions"] == ["repositories/edge/fan/content/read"]
+
+
+def test_long_operations_are_waited_for(project: Project, azure: acr.Double) -> None:
+    azure.logins.slow = True
+    done = token(project, "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["password"] == azure.logins.made[0]
+
+
+def test_a_file_takes_the_password_and_nobody_else_sees_it(
+    project: Project, azure: acr.Double
+) -> None:
+    done = token(project, "--json", "-o", "vans.env")
+    [password] = azure.logins.made
+    written = project.root / "vans.env"
+    assert login(written.read_text())[1] == password
+    assert written.stat().st_mode & 0o777 == 0o600
+    assert password not in done.output
+    assert "password" not in json.loads(done.stdout)
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_no_password_goes_where_git_would_keep_it(
+    project: Project, azure: acr.Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subprocess.run(["git", "init", "-q", str(project.root)], check=True)
+    done = token(project, "-o", "vans.env")
+    assert done.exit_code == 2
+    assert "git would keep" in done.stderr
+    assert azure.requests == []
+    assert not (project.root / "vans.env").exists()
+    (project.root / ".gitignore").write_text("*.env\n")
+    assert token(project, "-o", "vans.env").exit_code == 0
+    # Tracked in spite of the pattern: git keeps it.
+    subprocess.run(["git", "-C", str(project.root), "add", "-f", "vans.env"], check=True)
+    assert token(project, "-o", "vans.env").exit_code == 2
+    monkeypatch.setenv("PATH", "/nowhere")
+    done = token(project, "-o", "other.env")
+    assert "git cannot be asked" in done.stderr
+    assert done.exit_code == 0
+
+
+def test_refusals_are_one_line_and_say_what_to_do(
+    project: Project, azure: acr.Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    azure.denied.add("/generateCredentials")
+    done = token(project)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "AuthorizationFailed" in done.stderr
+    assert "ask for the role" in done.stderr
+    done = token(project, "--registry", f"{acr.SUBSCRIPTION}/other/contoso")
+    assert "ResourceNotFound" in done.stderr
+    assert "check --registry" in done.stderr
+    monkeypatch.setenv("IDENTITY_HEADER", "wrong-header")
+    done = token(project)
+    assert "log in with: az login" in done.stderr
+    assert "wrong-header" not in done.output
+    assert len(done.stderr.splitlines()) == 2
+
+
+def test_a_registry_that_is_not_the_devices_own_is_refused(
+    project: Project, azure: acr.Double
+) -> None:
+    text = (project.root / "mlpack.toml").read_text()
+    (project.root / "mlpack.toml").write_text(text.replace(HOST, "other.example.com"))
+    done = token(project)
+    assert done.exit_code == 2
+    assert "devices pull from other.example.com" in done.stderr
+    assert azure.logins.made == []
+
+
+def test_a_busy_azure_is_asked_again(project: Project, azure: acr.Double) -> None:
+    azure.throttled.append(1)
+    assert token(project).exit_code == 0
+    assert azure.requests.count(f"GET {acr.SCOPE}") == 2
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--group", "trucks"], "trucks"),
+        (["--registry", "a"], "does not say where"),
+        (["--registry", "a/b"], "is no registry of Azure"),
+    ],
+)
+def test_wrong_usage(project: Project, azure: acr.Double, args: list[str], said: str) -> None:
+    done = token(project, *args)
+    assert done.exit_code == 2
+    assert said in done.stderr
+    assert azure.requests == []
+
+
+def test_names_are_what_azure_takes() -> None:
+    from mlpack.azure.acr_tokens import scope_map_name, token_name
+
+    names = [
+        scope_map_name("a/" * 90 + "fan"),
+        scope_map_name("edge/fan_v2.x"),
+        token_name("x" * 40, "edge/fan"),
+        token_name("a_b", "edge/fan"),
+        token_name("a-b", "edge/fan"),
+    ]
+    assert len(set(names)) == len(names)
+    assert all(arm.NAME.fullmatch(each) for each in names)
