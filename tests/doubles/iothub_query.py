@@ -21,7 +21,7 @@ Test = Callable[[Document], bool | None]
 
 _WORD = re.compile(
     r"""\s*(?:
-        (?P<string>'(?:[^']|'')*')
+        (?P<string>'(?:[^'\\]|''|\\.)*'|"(?:[^"\\]|\\.)*")
       | (?P<number>-?\d+(?:\.\d+)?)
       | (?P<path>(?:[A-Za-z_$][\w$]*|\[\[[^\]]+\]\])(?:\.(?:[A-Za-z_$][\w$]*|\[\[[^\]]+\]\]))*)
       | (?P<sign><=|>=|<>|!=|[=<>(),*\[\]])
@@ -114,6 +114,8 @@ def parse_condition(text: str) -> Test:
     reader = _Reader(text)
     found = _either(reader)
     reader.end()
+    if '"' in reader.quotes:
+        raise BadQuery("a text of a target condition stands in single quotes")
     for path in reader.paths:
         if path != ("deviceId",) and path[0] != "tags" and path[:2] != ("properties", "reported"):
             raise BadQuery(f"{'.'.join(path)} cannot stand in a target condition")
@@ -230,12 +232,13 @@ def _flipped(found: bool | None) -> bool | None:
 
 
 class _Reader:
-    """Words of a text, taken one after the other; ``paths`` are those that were read."""
+    """Words of a text, one after the other; ``paths`` and ``quotes`` are those read so far."""
 
     def __init__(self, text: str) -> None:
         self._words: list[tuple[str, str]] = []
         self._at = 0
         self.paths: list[tuple[str, ...]] = []
+        self.quotes: set[str] = set()
         place, text = 0, text.rstrip()
         while place < len(text):
             found = _WORD.match(text, place)
@@ -304,7 +307,8 @@ class _Reader:
         """Take a constant."""
         kind, text = self._take("string", "number", "path")
         if kind == "string":
-            return text[1:-1].replace("''", "'")
+            self.quotes.add(text[0])
+            return re.sub(r"\\(.)", r"\1", text[1:-1].replace("''", "'"))
         if kind == "number":
             return float(text) if "." in text else int(text)
         if text.lower() not in ("true", "false"):

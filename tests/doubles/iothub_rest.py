@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.doubles.iothub import Configuration, IotHub
 
 API_VERSION = "2021-04-12"
-DEFAULT_TOP, MOST_ITEMS = 20, 100
+DEFAULT_TOP, DEFAULT_ITEMS, MOST_ITEMS = 20, 100, 1000
 _ID = re.compile(r"[a-z0-9\-:+%_#*?!(),=@;$']{1,128}")
 _STATUS = {
     "ArgumentInvalid": 400,
@@ -246,7 +246,7 @@ class Rest:
         if not isinstance(text, str):
             raise Refused("ArgumentInvalid", "no query")
         token = asked.headers.get("x-ms-continuation")
-        wanted = asked.headers.get("x-ms-max-item-count", str(MOST_ITEMS))
+        wanted = asked.headers.get("x-ms-max-item-count", str(DEFAULT_ITEMS))
         if not wanted.isdecimal() or int(wanted) < 1:
             raise Refused("ArgumentInvalid", f"x-ms-max-item-count {wanted}")
         found = self._found(text, token)

@@ -280,6 +280,8 @@ def test_what_a_condition_means(text: str, holds: bool | None) -> None:
     [
         ("SELECT COUNT() AS n FROM devices", [{"n": 1}]),
         ("select count() from devices where tags.a.b = 2", [{"$1": 0}]),
+        ('SELECT COUNT() AS n FROM devices WHERE tags.s = "it\'s"', [{"n": 1}]),
+        ("SELECT COUNT() AS n FROM devices WHERE tags.s = 'it\\'s'", [{"n": 1}]),
         ("SELECT deviceId, tags.a.b AS b, tags.none FROM devices", [{"deviceId": "van-1", "b": 1}]),
         (
             "SELECT deviceId FROM devices WHERE properties.desired.$version = "
