@@ -19,11 +19,12 @@ from mlpack.api.groups import find_group
 from mlpack.errors import MlpackError, UsageError
 from mlpack.model.edge import ModuleRecipe
 from mlpack.oci.descriptor import Platform
+from mlpack.oci.document import InvalidContent
 from mlpack.oci.reference import Reference
 from mlpack.render.container import wants_gpu
 from mlpack.render.iotedge.deployment import Deployment, dump
 from mlpack.render.iotedge.deployment import render as render_deployment
-from mlpack.render.iotedge.manifest import CONTENT, read_manifest
+from mlpack.render.iotedge.manifest import CONTENT, load, read_manifest
 from mlpack.render.iotedge.patch import patch
 from mlpack.render.iotedge.placeholders import Variables, fill, fill_logins, with_texts
 from mlpack.render.iotedge.problem import Problem
@@ -219,7 +220,9 @@ def _content(order: Order) -> str:
     """The user's file as it is: its line ends stay."""
     path = order.file or Path()
     if not path.is_file():
-        raise UsageError(f"{path} is not a file", hint="name one that is there, relative to the project")
+        raise UsageError(
+            f"{path} is not a file", hint="name one that is there, relative to the project"
+        )
     read_text(path, InvalidTemplate)
     return path.read_bytes().decode()
 
@@ -236,9 +239,9 @@ def _from_template(order: Order, release: _Release, whole: Deployment) -> str:
         }
         text = render_jinja(text, values)
     try:
-        document = json.loads(text.removeprefix("\ufeff"))
-    except ValueError as error:
-        raise InvalidTemplate(f"{order.file} does not give JSON: {error}") from error
+        document = load(text.removeprefix("\ufeff").encode())
+    except InvalidContent as error:
+        raise InvalidTemplate(f"{order.file}: what it gives {error.problem}") from error
     filled = dump(with_texts(fill(document, _variables(order, release))))
     if str(release.image) not in filled:
         raise InvalidTemplate(

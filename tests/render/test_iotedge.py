@@ -5,21 +5,35 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from jsonschema import Draft4Validator
 
-from mlpack.model.edge import ModuleRecipe
+from mlpack.model.edge import (
+    ALL_GPUS,
+    EdgeModule,
+    EdgeRecipe,
+    EdgeRoute,
+    ModuleRecipe,
+    RegistryLogin,
+    SystemModule,
+)
 from mlpack.oci.digest import Digest
 from mlpack.oci.reference import Reference
 from mlpack.render.iotedge.deployment import (
     Deployment,
+    deployment,
+    dump,
+    edge_routes,
     render,
     system_image,
+    timeout_seconds,
 )
-from mlpack.render.iotedge.module import Module, UnpinnedImage, model_module
+from mlpack.render.iotedge.layered import layered
+from mlpack.render.iotedge.module import Module, UnpinnedImage, edge_module, model_module
 from mlpack.render.iotedge.patch import patch
 from mlpack.render.iotedge.placeholders import Variables, fill, with_texts
 from mlpack.render.iotedge.problem import InvalidDeployment
@@ -35,8 +49,8 @@ UP = Route(("messages", "modules", "fan", "outputs", "*"))
 FAN = model_module("fan", IMAGE, version="2", settings=ModuleRecipe(env={"LOG_LEVEL": "info"}))
 
 
-def rendered(deployment: Deployment) -> dict[str, Any]:
-    value: dict[str, Any] = json.loads(render(deployment, TEMPLATE))
+def rendered(told: Deployment) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(render(told, TEMPLATE))
     return value
 
 
@@ -58,7 +72,7 @@ def test_several_modules_render_as_in_the_golden_file(golden: Callable[[str, str
         options={"HostConfig": {"Binds": ["/dev/bus:/dev/bus:ro"] * 30}},
         startup_order=2,
     )
-    deployment = Deployment(
+    several = Deployment(
         modules=(FAN, sensor),
         routes={
             "toFan": parse_route(
@@ -73,10 +87,90 @@ def test_several_modules_render_as_in_the_golden_file(golden: Callable[[str, str
         hub_env={"OptimizeForPerformance": "false"},
         message_seconds=60,
     )
-    text = render(deployment, TEMPLATE)
+    text = render(several, TEMPLATE)
     golden("iotedge/two-modules.json", text)
     settings = agent_of(json.loads(text))["modules"]["sensor"]["settings"]
     assert list(settings) == ["image", "createOptions", "createOptions01"]
+
+
+def everything() -> Deployment:
+    """A deployment with every part a manifest can have."""
+    edge = EdgeRecipe(
+        version="1.5.21",
+        keep_seconds=86400,
+        agent=SystemModule(env={"RuntimeLogLevel": "info"}, options={"HostConfig": {}}),
+        hub=SystemModule(image=f"mirror.example.com/hub@sha256:{'0' * 64}", schema="1.2"),
+        registries={
+            "acr": RegistryLogin(address="r.example.com", username="u", password="${ACR_PASSWORD}")
+        },
+        modules={
+            "sensor": EdgeModule(
+                image="r.example.com/sensor:2.1.0",
+                version="2.1",
+                ports=("127.0.0.1:8081:81", "5353:53/udp"),
+                mounts=("state:/state",),
+                memory=64_000_000,
+                startup_order=2,
+                restart="never",
+                pull="never",
+                twin={"seconds": 5},
+            )
+        },
+        routes={
+            "toFan": EdgeRoute(
+                route="FROM /messages/modules/sensor/outputs/* WHERE speed > 400 "
+                'INTO BrokeredEndpoint("/modules/fan/inputs/readings")'
+            ),
+            "up": EdgeRoute(
+                route="FROM /messages/modules/fan/outputs/* INTO $upstream",
+                priority=0,
+                keep_seconds=60,
+            ),
+        },
+    )
+    settings = ModuleRecipe(gpu=ALL_GPUS, twin={"threshold": 0.5})
+    fan = model_module("fan", IMAGE, version="2", settings=settings)
+    beside = edge_module("sensor", edge.modules["sensor"])
+    routes = edge_routes(edge, "fan")
+    return deployment(edge, (fan, beside), routes, timeout_seconds=11_280)
+
+
+def test_everything_renders_as_in_the_golden_file(golden: Callable[[str, str], None]) -> None:
+    whole = everything()
+    golden("iotedge/everything.json", render(whole, TEMPLATE))
+    golden("iotedge/base.json", render(whole.base, TEMPLATE))
+    first, *beside = whole.modules
+    golden("iotedge/layered.json", dump({"modulesContent": layered(first, whole.routes, beside)}))
+
+
+def test_long_options_of_system_modules_are_written_in_pieces_too() -> None:
+    options = {"HostConfig": {"Binds": ["/data:/data"] * 60}}
+    system = agent_of(rendered(replace(everything(), agent_options=options)))["systemModules"]
+    settings = system["edgeAgent"]["settings"]
+    assert list(settings) == ["image", "createOptions", "createOptions01"]
+    assert json.loads("".join(list(settings.values())[1:])) == options
+
+
+def test_routes_are_those_said_or_the_one_to_iot_hub() -> None:
+    assert edge_routes(EdgeRecipe(), "fan") == {"fanToIoTHub": UP}
+    assert edge_routes(EdgeRecipe(routes={}), "fan") == {}
+    with pytest.raises(InvalidDeployment, match=r"edge\.routes\.up: FROM is expected"):
+        edge_routes(EdgeRecipe(routes={"up": EdgeRoute(route="to the hub")}), "fan")
+
+
+@pytest.mark.parametrize(
+    ("image_bytes", "speed", "seconds"),
+    [
+        (45_000_000, 0, 0),  # no link is known
+        (45_000_000, 8_000, 11_280),  # twice 5,625 s, in full minutes
+        (2_000_000, 8_000, 540),
+        (1_200_000, 8_000, 0),  # 300 s is what edgeAgent waits anyway
+        (1_200_001, 8_000, 360),
+        (10**12, 1, 604_800),
+    ],
+)
+def test_a_pull_gets_twice_its_time(image_bytes: int, speed: int, seconds: int) -> None:
+    assert timeout_seconds(image_bytes, speed) == seconds
 
 
 def test_the_thin_link_defaults_hold_until_they_are_set_otherwise() -> None:
@@ -85,8 +179,8 @@ def test_the_thin_link_defaults_hold_until_they_are_set_otherwise() -> None:
         "ModuleUpdateMode": {"value": "WaitForAllPulls"},
         "SendRuntimeQualityTelemetry": {"value": "false"},
     }
-    deployment = Deployment(modules=(FAN,), agent_env={"SendRuntimeQualityTelemetry": "true"})
-    env = agent_of(rendered(deployment))["systemModules"]["edgeAgent"]["env"]
+    told = Deployment(modules=(FAN,), agent_env={"SendRuntimeQualityTelemetry": "true"})
+    env = agent_of(rendered(told))["systemModules"]["edgeAgent"]["env"]
     assert env["SendRuntimeQualityTelemetry"] == {"value": "true"}
 
 
@@ -333,14 +427,20 @@ WHOLE = "SchemaStore_schemastore__azure-iot-edge-deployment-2.0.json"
         (WHOLE, None),
         ("SchemaStore_schemastore__azure-iot-edgeagent-deployment-1.1.json", "$edgeAgent"),
         ("SchemaStore_schemastore__azure-iot-edgehub-deployment-1.1.json", "$edgeHub"),
+        ("SchemaStore_schemastore__azure-iot-edgehub-deployment-1.2.json", "$edgeHub"),
+        ("Azure_azure-iot-cli-extension__azure-iot-edgehub-deployment-1.2.json", "$edgeHub"),
         ("Azure_azure-iot-cli-extension__azure-iot-edgeagent-deployment-1.1.json", "$edgeAgent"),
         ("Azure_azure-iot-cli-extension__azure-iot-edgehub-deployment-1.1.json", "$edgeHub"),
     ],
 )
 def test_the_public_schemas_agree_with_what_is_rendered(name: str, section: str | None) -> None:
-    document = rendered(Deployment(modules=(FAN,), routes={"up": UP}))
-    content = document["modulesContent"]
-    schema(name).validate({section: content[section]} if section else document)
+    newest = everything()
+    for made in (Deployment(modules=(FAN,), routes={"up": UP}), newest, newest.base):
+        # The whole document's schema is of 1.1; each of $edgeHub's takes one version alone.
+        told = replace(made, hub_schema="1.2" if "1.2" in name else "1.1")
+        document = rendered(told)
+        content = document["modulesContent"]
+        schema(name).validate({section: content[section]} if section else document)
 
 
 @pytest.mark.parametrize("name", ACCEPTED)

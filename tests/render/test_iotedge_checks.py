@@ -437,6 +437,22 @@ def test_a_module_may_not_bind_a_port_twice() -> None:
 # --- reading
 
 
+@pytest.mark.parametrize("depth", [60, 900, 5000])
+@pytest.mark.parametrize(("start", "end"), [("[", "]"), ('{"a":', "}")])
+def test_what_nests_deep_is_one_problem(depth: int, start: str, end: str) -> None:
+    deep = start * depth + "1" + end * depth
+    text = json.dumps(GOOD).replace('"limits": [1, 2.5, {"deep": null}]', f'"limits": {deep}')
+    assert len(problems(text.encode())) <= 1
+    assert depth == 60 or problems(text.encode())
+    pieces = [deep[i : i + 400] for i in range(0, len(deep), 400)][:100]
+    names = [f"createOptions{i:02}" if i else "createOptions" for i in range(len(pieces))]
+
+    def change(agent: Tree, hub: Tree, fan: Tree) -> None:
+        fan["settings"] = {"image": "r.io/x:1.0.0", **dict(zip(names, pieces, strict=True))}
+
+    assert all(each.path.startswith(FAN_AT) for each in problems(changed(change)))
+
+
 def test_what_is_not_json_is_one_problem() -> None:
     for content in (b"", b"{", b"\xff\xfe", b"[" * 100_000):
         (found,) = problems(content)

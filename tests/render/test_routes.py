@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlpack.render.iotedge.conditions import FUNCTIONS, condition_problem
 from mlpack.render.iotedge.routes import InvalidRoute, Route, parse_route
 
 # The first five are edgeHub's own test cases (Azure/iotedge, RouteFactoryTest.cs).
@@ -43,6 +44,15 @@ READ = {
         ("*",), "topic = 'go INTO (space' AND (a > 1)"
     ),
     "FROM /* WHERE a = 'it\\'s' INTO $upstream": Route(("*",), "a = 'it\\'s'"),
+    "FROM /* WHERE {$connectionDeviceId} = 'a' ?? false INTO $upstream": Route(
+        ("*",), "{$connectionDeviceId} = 'a' ?? false"
+    ),
+    "FROM /* WHERE $body.a[0].b != -1.5e3 || concat(x, 'y', upper(z)) INTO $upstream": Route(
+        ("*",), "$body.a[0].b != -1.5e3 || concat(x, 'y', upper(z))"
+    ),
+    "FROM /* WHERE - 0xFF < temp-limit AND Is_Null ( ) INTO $upstream": Route(
+        ("*",), "- 0xFF < temp-limit AND Is_Null ( )"
+    ),
     "FROM /* INTO BrokeredEndpoint('modules/fan/inputs/x/')": Route(("*",), "", "fan", "x"),
 }
 
@@ -78,6 +88,19 @@ REFUSED = {
     "FROM /messages/modules/42/* INTO $upstream": "'42' is a reserved word or a number",
     "FROM /messages/modules/not/* INTO $upstream": "'not' is a reserved word",
     "FROM /messages/modules/true/* INTO $upstream": "'true' is a reserved word",
+    "FROM /* WHERE a = INTO $upstream": "a value is expected at the end of the condition",
+    "FROM /* WHERE a = = 1 INTO $upstream": "a value is expected at character 19, not '='",
+    "FROM /* WHERE a b INTO $upstream": "an operator is expected at character 17, not 'b'",
+    "FROM /* WHERE AND a INTO $upstream": "a value is expected at character 15, not 'AND'",
+    "FROM /* WHERE a AND (b, c) INTO $upstream": "an operator is expected at character 23, not ','",
+    "FROM /* WHERE has(a) INTO $upstream": "'has' is no function",
+    "FROM /* WHERE is_defind(a) INTO $upstream": "no function (did you mean 'is_defined'?)",
+    "FROM /* WHERE lower(a INTO $upstream": "a '(' that is not closed",
+    "FROM /* WHERE lower(a,) = b INTO $upstream": "a value is expected at character 23, not ')'",
+    "FROM /* WHERE a[0] = 1 INTO $upstream": "'a[0]' is no property",
+    "FROM /* WHERE a @ b INTO $upstream": "an operator is expected at character 17, not '@'",
+    "FROM /* WHERE {a} = 1 INTO $upstream": "{$NAME} is expected at character 15",
+    "FROM /* WHERE a = 1; b = 2 INTO $upstream": "an operator is expected at character 20",
     # edgeHub's lexer takes /* … */ as a comment, so the source here is /messages alone.
     "FROM /messages/* WHERE a = 1 */ 2 INTO $upstream": "INTO is expected at character 33",
 }
@@ -121,6 +144,54 @@ def test_a_route_written_out_reads_back_as_itself(
 ) -> None:
     route = Route(("messages", "modules", module, "outputs", output), condition, target, into)
     assert parse_route(str(route)) == route
+
+
+VALUES = st.sampled_from(
+    ["a", "temp-limit", "1", "-2.5", "0xFF", "true", "null", '"x y"', "'it\\'s'", "$body.a[0].b"]
+) | st.sampled_from(["{$connectionDeviceId}", "is_defined(a)", "NOT b", "- c"])
+OPERATORS = st.sampled_from(
+    ["=", "!=", "<>", "<", "<=", ">", ">=", "AND", "or", "+", "-", "*", "/", "%", "||", "??"]
+)
+
+
+def _joined(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    pair = st.tuples(inner, OPERATORS, inner).map(" ".join)
+    call = st.tuples(st.sampled_from(sorted(FUNCTIONS)), st.lists(inner, max_size=3)).map(
+        lambda each: f"{each[0]}({', '.join(each[1])})"
+    )
+    return pair | call | inner.map(lambda each: f"({each})") | inner.map(lambda each: f"NOT {each}")
+
+
+EXPRESSIONS = st.recursive(VALUES, _joined, max_leaves=12)
+
+
+@given(EXPRESSIONS)
+def test_every_condition_of_the_grammar_is_read(condition: str) -> None:
+    assert condition_problem(condition) == ""
+    route = parse_route(f"FROM /messages/* WHERE {condition} INTO $upstream")
+    assert route.condition == condition
+    assert parse_route(str(route)) == route
+
+
+@given(EXPRESSIONS, OPERATORS.filter(lambda each: each != "-"), VALUES)
+def test_one_part_too_many_is_refused(condition: str, operator: str, value: str) -> None:
+    for broken in (
+        f"{condition} {operator}",
+        f"{operator} {condition}",
+        f"({condition}",
+        f"{condition})",
+        f"{condition}, {value}",
+        f"{condition} ({value})" if condition.endswith(("'", '"', ")", "}")) else "a b",
+        f"{condition} {operator} = {value}",
+    ):
+        assert condition_problem(broken), broken
+        with pytest.raises(InvalidRoute):
+            parse_route(f"FROM /messages/* WHERE {broken} INTO $upstream")
+
+
+def test_a_condition_of_nothing_but_parentheses_is_read() -> None:
+    assert condition_problem("(" * 2000 + "a" + ")" * 2000) == ""
+    assert condition_problem("NOT " * 2000 + "a") == ""
 
 
 @given(st.text(max_size=80))

@@ -13,6 +13,7 @@ from mlpack.model.edge import (
     EdgeRecipe,
     RegistryLogin,
 )
+from mlpack.render.iotedge import create_options
 from mlpack.render.iotedge.module import Module
 from mlpack.render.iotedge.problem import InvalidDeployment, Problem
 from mlpack.render.iotedge.routes import InvalidRoute, Route, parse_route
@@ -70,9 +71,24 @@ class Deployment:
     """How long edgeHub keeps messages while there is no connection."""
 
     @property
+    def agent_settings(self) -> dict[str, str]:
+        """edgeAgent's ``settings``."""
+        return _settings(self.agent_image, self.agent_options)
+
+    @property
+    def hub_settings(self) -> dict[str, str]:
+        """edgeHub's ``settings``."""
+        return _settings(self.hub_image, self.hub_options)
+
+    @property
     def base(self) -> Deployment:
         """The same without modules and routes: what a layered deployment lies over."""
         return replace(self, modules=(), routes={})
+
+
+def _settings(image: str, options: Mapping[str, object]) -> dict[str, str]:
+    written = create_options.split(options) if options else {create_options.NAME: ""}
+    return {"image": image, **written}
 
 
 def deployment(

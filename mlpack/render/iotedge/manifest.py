@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from mlpack.oci.document import MAX_DOCUMENT_BYTES, InvalidContent, Node
-from mlpack.render.iotedge.problem import InvalidDeployment, Problem
+from mlpack.render.iotedge.problem import InvalidDeployment, Problem, require_shallow
 
 AGENT, HUB = "$edgeAgent", "$edgeHub"
 DESIRED = "properties.desired"
@@ -62,21 +62,24 @@ class Manifest:
 def read_manifest(content: bytes) -> Manifest:
     """Read a manifest; raise :class:`InvalidDeployment` where it is no deployment at all."""
     try:
-        root = Node(_load(content), ROOT)
+        root = Node(load(content), ROOT)
         return _manifest(_modules_content(root))
     except InvalidContent as error:
         raise InvalidDeployment([Problem(error.where, error.problem)]) from error
 
 
-def _load(content: bytes) -> object:
+def load(content: bytes) -> object:
+    """Read a manifest's JSON, whatever it says; raise :class:`InvalidContent`."""
     if len(content) > MAX_DOCUMENT_BYTES:
         raise InvalidContent(ROOT, f"is {len(content)} bytes, more than {MAX_DOCUMENT_BYTES}")
     try:
-        return json.loads(content, object_pairs_hook=_unique)
+        document = json.loads(content, object_pairs_hook=_unique)
     except InvalidContent:
         raise
     except (ValueError, RecursionError) as error:
         raise InvalidContent(ROOT, f"is not JSON ({error})") from error
+    require_shallow(document, ROOT)
+    return document
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

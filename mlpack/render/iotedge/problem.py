@@ -31,8 +31,26 @@ class InvalidDeployment(MlpackError, ValueError):
         super().__init__("; ".join(str(each) for each in self.problems))
 
 
+MAX_LEVELS = 64
+"""How deep a manifest may nest: far more than a twin's 10 levels and all around them."""
+
 Check = Callable[[Node], Iterator[Problem]]
 """Looks at one value and yields what is wrong with it; may raise ``InvalidContent``."""
+
+
+def require_shallow(value: object, where: str) -> None:
+    """Refuse a document that nests beyond :data:`MAX_LEVELS`: those who walk it are recursive."""
+    level, levels = [value], 0
+    while level:
+        if levels > MAX_LEVELS:
+            raise InvalidContent(where, f"nests deeper than {MAX_LEVELS} levels")
+        level = [
+            inner
+            for each in level
+            if isinstance(each, dict | list)
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+        levels += 1
 
 
 def run(node: Node, *checks: Check) -> Iterator[Problem]:

@@ -2,8 +2,7 @@
 
 After edgeHub's own grammar (Azure/iotedge, Routing.Core/grammar/Route.g4 and
 GrammarLexer.g4) and its EndpointFactory. One bad route makes edgeHub refuse its
-whole configuration, so what it would refuse is refused here; the condition is
-only checked for strings and parentheses that are not closed.
+whole configuration, so what it would refuse is refused here.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mlpack.errors import MlpackError
+from mlpack.render.iotedge.conditions import condition_problem
 
 UPSTREAM = "$upstream"
 _SOURCES = ("*", "messages", "twinchangenotifications")
@@ -164,7 +164,11 @@ class _Reader:
             raise InvalidRoute("the condition has a '(' that is not closed")
         if first == self._next:
             raise InvalidRoute("the condition after WHERE is empty")
-        return self._text[self._tokens[first].start : self._tokens[self._next].start].strip()
+        start = self._tokens[first].start
+        text = self._text[start : self._tokens[self._next].start].rstrip()
+        if problem := condition_problem(text, start):
+            raise InvalidRoute(problem)
+        return text
 
     def end(self) -> None:
         if self.at_mark(";"):
