@@ -28,6 +28,7 @@ format:
 docs:
 	@scripts/venv dev
 	$(PYTHON) scripts/reference.py docs/reference.md
+	$(PYTHON) -m tests.azure.transcript docs/rollout.md
 
 bench:
 	@scripts/system-packages mmdebstrap ca-certificates docker.io containerd runc podman buildah umoci skopeo docker-registry openssl wrk

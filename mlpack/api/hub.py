@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 RUNNING, DOWN = "running", "down"
 """Names of the custom metrics of every deployment."""
 
-_APPLIED = "appliedCount"
+_APPLIED, _COUNT = "appliedCount", "COUNT() AS number"
 
 
 class Hub(Protocol):
@@ -98,7 +98,7 @@ def observe(hub: Hub, condition: Condition, id: str, module: str) -> Seen:
         deployments=seen.deployments,
         untagged=seen.untagged,
         targeted=count(hub, mine.condition),
-        running=mine.results.get(RUNNING, 0),
+        running=running_now(hub, id, module, image),
         failed=sum(reasons.values()),
         reasons=reasons,
     )
@@ -107,7 +107,19 @@ def observe(hub: Hub, condition: Condition, id: str, module: str) -> Seen:
 
 def count(hub: Hub, condition: str) -> int:
     """How many devices a target condition means."""
-    found = next(iter(hub.query(f"SELECT COUNT() AS number FROM devices WHERE {condition}")), {})  # noqa: S608 - the hub's language; the condition was read before
+    return _number(hub, f"SELECT {_COUNT} FROM devices WHERE {condition}")  # noqa: S608 - the hub's language; the condition was read before
+
+
+def running_now(hub: Hub, id: str, module: str, image: str) -> int:
+    """How many devices of a deployment run ``image``.
+
+    The query of the deployment's metric, asked now: the hub works metrics out some minutes apart.
+    """
+    return _number(hub, outcome.running_query(id, module, image, _COUNT))
+
+
+def _number(hub: Hub, query: str) -> int:
+    found = next(iter(hub.query(query)), {})
     number = found.get("number", 0)
     return number if isinstance(number, int) else 0
 

@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mlpack.api.groups import find_group
-from mlpack.api.hub import RUNNING, Hub, applied, configurations, count, deployments, failures
+from mlpack.api.hub import (
+    Hub,
+    applied,
+    configurations,
+    count,
+    deployments,
+    failures,
+    running_now,
+)
 from mlpack.api.render import module_name
 from mlpack.model.amounts import share_text
 from mlpack.model.groups import DeviceGroup
@@ -88,8 +96,9 @@ def status(project: Project, hub: Hub, name: str = "") -> tuple[GroupStatus, ...
         current = releases[0]
         mine = found[current.id]
         module = module_name(project.recipe.module, current.release.partition(":")[0])
-        reasons = failures(hub, current.id, module, current.labels.get(deployed.IMAGE, ""))
-        running = mine.results.get(RUNNING, 0)
+        image = current.labels.get(deployed.IMAGE, "")
+        reasons = failures(hub, current.id, module, image)
+        running = running_now(hub, current.id, module, image)
         made.append(
             GroupStatus(
                 group=group,

@@ -30,7 +30,7 @@ def status(name: str, watch: bool, poll: int) -> None:
     """Show how the rollouts to the device groups stand.
 
     For each group its latest release, and a bar per stage: how many of the devices up to
-    that stage run it. The hub's own numbers lag a few minutes behind the devices.
+    that stage run it. How many have it from the hub is the hub's own count, some minutes old.
     """
     from mlpack.api.status import status as look
 
@@ -84,8 +84,6 @@ def _group(each: GroupStatus) -> str:
     lines += ["", output.table(headers, rows, right={0, 1, 3})]
     said = sorted(each.reasons.items(), key=lambda pair: -pair[1])
     lines += [f"{count:,} say: {reason}" for reason, count in said[:5]]
-    if each.applied < each.running:
-        lines.append("the hub's numbers are some minutes old")
     if each.older:
         lines.append("kept below it: " + ", ".join(older.release for older in each.older))
     return "\n".join(lines)

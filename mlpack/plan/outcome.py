@@ -87,7 +87,8 @@ class AgentReport:
     def reason(self, image: str) -> str:
         """What a failed device says, in a short line that many devices share."""
         own = self.image == image and self.status in _DOWN
-        said = f"{self.status} {self.detail}".strip() if own else f"{self.code} {self.description}"
+        mine = f"{self.status}: {self.detail}".rstrip(": ")
+        said = mine if own else f"{self.code} {self.description}"
         line = " ".join("".join(char if char.isprintable() else " " for char in said).split())
         return line if len(line) <= MAX_REASON else f"{line[: MAX_REASON - 1]}…"
 
@@ -97,11 +98,11 @@ def name_in_query(name: str) -> str:
     return name if _PLAIN.fullmatch(name) else f"[[{name}]]"
 
 
-def running_query(deployment: str, module: str, image: str) -> str:
+def running_query(deployment: str, module: str, image: str, what: str = "deviceId") -> str:
     """Devices of a deployment that run ``image``: a custom metric of the deployment."""
     mine = f"properties.reported.modules.{name_in_query(module)}"
     return (
-        f"{_applied(deployment)} AND {_CURRENT} AND {mine}.settings.image = '{image}'"
+        f"{_applied(deployment, what)} AND {_CURRENT} AND {mine}.settings.image = '{image}'"
         f" AND {mine}.runtimeStatus = 'running'"
     )
 
