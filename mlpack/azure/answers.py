@@ -18,6 +18,9 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 PATIENCE_SECONDS = 300.0
 """How long one request is put off in all, where the hub has too many of them or is down."""
 
+MOST_LOST = 3
+"""Times a request may get no answer at all."""
+
 _SECRET = re.compile(
     r"(sig=|SharedAccessKey=|SharedAccessSignature |Bearer )[^\s;&,'\"]+", re.IGNORECASE
 )
@@ -33,6 +36,9 @@ class HubError(MlpackError):
 
 class HubUnreachable(HubError):
     """A hub that does not answer, or whose certificate nobody vouches for."""
+
+    passing = False
+    """Whether the same request may reach it a moment later."""
 
 
 class HubDenied(HubError):
@@ -67,7 +73,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Repeats what a hub puts off: 429, and where it is safe to, a hub that is down.
+    """Repeats what a hub puts off: 429, and where it is safe to, one that is down or not reached.
 
     ``sleep`` waits the seconds it is given; tests move their clock instead.
     """
@@ -82,17 +88,22 @@ class Retry:
         nobody knows whether the hub did it.
         """
         waited, pause = 0.0, FIRST_PAUSE
+        lost = 0
         while True:
+            wait = pause
             try:
                 with translated(host):
                     return action()
             except _Refused as refused:
                 answered = refused.answered
-            if not _passing(answered.status, safe):
-                raise _error(host, what, answered)
-            wait = pause if answered.retry_after is None else answered.retry_after
-            if waited + wait > self.patience:
-                raise _error(host, what, answered)
+                # At least a second: an answer of 0 would be asked for without end.
+                wait = max(answered.retry_after or pause, FIRST_PAUSE)
+                if not _passing(answered.status, safe) or waited + wait > self.patience:
+                    raise _error(host, what, answered) from None
+            except HubUnreachable as error:
+                lost += 1
+                if not (safe and error.passing) or lost >= MOST_LOST:
+                    raise
             self.sleep(wait)
             waited, pause = waited + wait, min(pause * 2, LONGEST_PAUSE)
 
@@ -150,12 +161,17 @@ def _unreachable(host: str, error: Exception) -> HubUnreachable:
             "that decrypts, the proxy's",
         )
     if "Timeout" in kind or "timed out" in text:
-        return HubUnreachable(f"{host} does not answer in time", hint="try again")
-    if "NameResolution" in text or "getaddrinfo" in text:
-        return HubUnreachable(
+        found = HubUnreachable(f"{host} does not answer in time", hint="try again")
+    elif "NameResolution" in text or "getaddrinfo" in text:
+        found = HubUnreachable(
             f"there is no host {host}", hint="look at [deploy] hub of mlpack.toml"
         )
-    return HubUnreachable(f"{host} cannot be reached", hint="look at the network and the host name")
+    else:
+        found = HubUnreachable(
+            f"{host} cannot be reached", hint="look at the network and the host name"
+        )
+    found.passing = True
+    return found
 
 
 def _answered(response: object) -> Answered:

@@ -278,7 +278,7 @@ def test_a_throttled_hub_is_waited_for(
         assert set(slept) == {7}
 
 
-@pytest.mark.parametrize("retry_after", [None, 7, 100_000])
+@pytest.mark.parametrize("retry_after", [None, 0, 7, 100_000])
 def test_a_hub_that_stays_throttled_is_given_up(
     hub: Hub, double: IotHub, slept: list[float], retry_after: int | None
 ) -> None:
@@ -286,6 +286,16 @@ def test_a_hub_that_stays_throttled_is_given_up(
     with pytest.raises(Throttled, match="ThrottlingException"):
         hub.configurations()
     assert sum(slept) <= 300
+
+
+def test_a_query_that_is_throttled_between_pages_loses_nothing(
+    hub: Hub, double: IotHub, slept: list[float]
+) -> None:
+    double.add_devices(3000, lambda n: {})
+    double.rest.query_throttle = Throttle(per_minute=20)
+    found = [each["deviceId"] for each in hub.query("SELECT deviceId FROM devices", page=100)]
+    assert found == list(double.devices)
+    assert sum(slept) >= 60
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
@@ -373,7 +383,7 @@ def test_a_hub_that_is_not_there(double: IotHub, host: str) -> None:
 
 
 def test_a_hub_that_does_not_answer(
-    hub: Hub, double: IotHub, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, double: IotHub, slept: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connecting, "TIMEOUT_SECONDS", 0.2)
 
@@ -383,6 +393,11 @@ def test_a_hub_that_does_not_answer(
     double.rest.before = slow
     with pytest.raises(HubUnreachable, match="in time"):
         hub.configurations()
+    assert slept == [1, 2]
+    slept.clear()
+    with pytest.raises(HubUnreachable, match="in time"):
+        hub.create(release())
+    assert slept == []
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ class Refused(Exception):
 
 @dataclass
 class Throttle:
-    """Requests about configurations the hub takes in a minute: 20 in all tiers."""
+    """Requests of one kind the hub takes in a minute: 20 in the small tiers."""
 
     per_minute: int = 20
     retry_after: int | None = None
@@ -97,6 +97,8 @@ class Rest:
         self.refused: list[str] = []
         """``METHOD path: code message`` of every request that was not done."""
         self.throttle: Throttle | None = None
+        """Of requests about configurations."""
+        self.query_throttle: Throttle | None = None
         self.limit = 100
         """Configurations the hub takes."""
         self.before: Callable[[Request], Answer | None] = lambda _: None
@@ -162,6 +164,8 @@ class Rest:
             raise Refused("InvalidProtocolVersion", "api-version")
         if self.throttle and asked.path.startswith("/configurations"):
             self.throttle.check(self.hub.now)
+        if self.query_throttle and asked.path == "/devices/query":
+            self.query_throttle.check(self.hub.now)
 
     def _list(self, asked: Request) -> Answer:
         try:
