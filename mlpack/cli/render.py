@@ -21,17 +21,14 @@ _FILE = click.Path(path_type=Path)
 @options.command(
     "render",
     examples="""
-    mlpack render fan -o deployment.json
+    mlpack render fan -o deployment.json                      all that a device runs
     mlpack render fan:2 --platform linux/arm64
     mlpack render $(mlpack build fan)
-
-    mlpack render --base --device-group vans -o base.json
-    mlpack render fan:2 --layered -o fan-2.json
-
+    mlpack render --base --device-group vans -o base.json     once for a group of devices
+    mlpack render fan:2 --layered -o fan-2.json               once for each release
     mlpack render fan --template deployment.template.json -o deployment.json
     mlpack render fan --patch deployment.json --module scorer -o deployment.json
-
-    ACR_PASSWORD=... mlpack render fan --with-secrets -o deployment.json
+    ACR_PASSWORD=… mlpack render fan --with-secrets -o deployment.json
     """,
 )
 @click.argument("release", metavar="[NAME[:VERSION]]", required=False, default="")
@@ -44,7 +41,9 @@ _FILE = click.Path(path_type=Path)
     help="Write the manifest to FILE, whole or not at all, instead of printing it.",
 )
 @click.option(
-    "--layered", is_flag=True, help="Write the release alone, to lie over a base deployment."
+    "--layered",
+    is_flag=True,
+    help="Write the release and what goes with it, over a base deployment.",
 )
 @click.option(
     "--base", is_flag=True, help="Write IoT Edge's own modules alone, for releases to lie over."
