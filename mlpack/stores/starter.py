@@ -51,7 +51,7 @@ def merged_lines(before: bytes | None, lines: bytes) -> bytes:
         return lines
     held = {line.strip() for line in before.splitlines()}
     missing = [line for line in lines.splitlines() if line.strip() and line.strip() not in held]
-    end = b"" if before.endswith(b"\n") else b"\n"
+    end = b"" if before.endswith(b"\n") or not missing else b"\n"
     return before + end + b"".join(line + b"\n" for line in missing)
 
 

@@ -8,8 +8,13 @@ from typing import Any
 
 import pytest
 
+from mlpack.api.base_deployment import BaseDeployment
+from mlpack.api.contents import base_content, release_content
 from mlpack.api.render import module_name
 from mlpack.model.edge import ModuleRecipe
+from mlpack.oci.reference import Reference
+from mlpack.render.iotedge.problem import InvalidDeployment
+from mlpack.render.iotedge.secrets import Passwords
 from mlpack.render.iotedge.validate import problems
 from mlpack.stores.base import images, read_index
 from mlpack.stores.project import Project
@@ -585,3 +590,30 @@ def test_what_is_no_manifest_is_one_error(project: Project, content: bytes, reas
     done = run("-C", str(project.root), "render", "fan", "--patch", "d.json")
     assert (done.exit_code, done.stdout) == (1, "")
     assert reason in done.stderr
+
+
+# --- what is sent, not written
+
+
+def test_a_base_deployment_is_sent_with_its_passwords_and_shown_without(edge: Project) -> None:
+    with pytest.raises(InvalidDeployment, match="password: is a variable, and not set"):
+        base_content(edge)
+    content = base_content(edge, 1, {"TEST_ACR_PASSWORD": PASSWORD, "IMAGE": "not asked for"})
+    assert PASSWORD in str(content)
+    text = json.dumps({"modulesContent": content})
+    assert problems(text.encode(), Passwords.CLEAR) == ()
+    agent = agent_of(text)["systemModules"]["edgeAgent"]
+    assert int(agent["env"]["ManagementApiTimeoutSecs"]["value"]) > 300
+    found = BaseDeployment(
+        group="vans", id="x", condition="", priority=1, content=content, exists=False
+    )
+    assert "hunter2" not in json.dumps(found.to_json())
+    # From release to release it is the same: what is on a hub cannot be changed.
+    release(edge, bias=0.9)
+    assert base_content(edge, 1, {"TEST_ACR_PASSWORD": PASSWORD}) == content
+
+
+def test_what_deploy_sends_is_what_render_writes(edge: Project) -> None:
+    written = json.loads(rendered(edge, "fan", "--layered"))["modulesContent"]
+    pinned = Reference.parse(f"registry.example.com/edge/fan@{digest(edge, '1')}")
+    assert release_content(edge, "fan", pinned, "1") == written
