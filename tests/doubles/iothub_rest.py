@@ -1,22 +1,25 @@
-"""IoT Hub's service REST API, 2021-04-12: what each request needs, and how it is refused.
-
-Error codes are those of the service's own list (``DeviceRegistryOperationError`` of
-``azure-iot-hub``); a code that begins 412… is answered with status 412, and so on.
-"""
+"""IoT Hub's service REST API, 2021-04-12: routing requests, admitting them, and answering them."""
 
 from __future__ import annotations
 
 import base64
-import json
 import re
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from tests.doubles.authority import Answer, Request, as_json
 from tests.doubles.iothub_access import CONNECT, READ, WRITE
+from tests.doubles.iothub_checks import (
+    ID,
+    Refused,
+    check_configuration,
+    check_content,
+    document_of,
+    problem,
+)
 from tests.doubles.iothub_devices import stamp
 from tests.doubles.iothub_query import BadQuery, parse_condition, parse_query
 from tests.doubles.iothub_twins import Twins
@@ -26,41 +29,6 @@ if TYPE_CHECKING:
 
 API_VERSION = "2021-04-12"
 DEFAULT_TOP, DEFAULT_ITEMS, MOST_ITEMS = 20, 100, 1000
-_ID = re.compile(r"[a-z0-9\-:+%_#*?!(),=@;$']{1,128}")
-_STATUS = {
-    "ArgumentInvalid": 400,
-    "InvalidProtocolVersion": 400,
-    "InvalidConfigurationTargetCondition": 400,
-    "InvalidConfigurationContent": 400,
-    "CannotModifyImmutableConfigurationContent": 400,
-    "InvalidConfigurationCustomMetricsQuery": 400,
-    "IotHubUnauthorizedAccess": 401,
-    "ConfigurationNotFound": 404,
-    "DeviceNotFound": 404,
-    "ModuleNotFound": 404,
-    "GenericNotFound": 404,
-    "ConfigurationAlreadyExists": 409,
-    "PreconditionFailed": 412,
-    "ConfigurationCountLimitExceeded": 413,
-    "ThrottlingException": 429,
-}
-
-
-class Refused(Exception):
-    """A request the service does not do."""
-
-    def __init__(self, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.code, self.headers = code, dict(headers or {})
-
-    @property
-    def answer(self) -> Answer:
-        """It on the wire."""
-        body = {
-            "Message": f"ErrorCode:{self.code};{self}",
-            "ExceptionMessage": "Tracking ID:0f5e8a-G:0-TimeStamp:11/20/2026 08:00:00",
-        }
-        return as_json(_STATUS[self.code], body, {"iothub-errorcode": self.code, **self.headers})
 
 
 @dataclass
@@ -198,17 +166,17 @@ class Rest:
             self.hub.count()
 
     def _put(self, asked: Request, id: str) -> Answer:
-        document = _document(asked)
-        if not _ID.fullmatch(id) or document.get("id") != id:
+        document = document_of(asked)
+        if not ID.fullmatch(id) or document.get("id") != id:
             raise Refused("ArgumentInvalid", f"the id {id!r}")
-        _check(document)
+        check_configuration(document)
         before = self.hub.configurations.get(id)
         if before is None:
             self._check_room(asked, id)
         else:
             if not _match(asked, before):
                 raise Refused("ConfigurationAlreadyExists", f"{id} already exists")
-            _check_content(before.document, document)
+            check_content(before.document, document)
         made = self.hub.put(document)
         return as_json(200, shown(made), {"ETag": f'"{etag(made)}"'})
 
@@ -221,12 +189,12 @@ class Rest:
             )
 
     def _test(self, asked: Request) -> Answer:
-        document = _document(asked)
-        condition = _problem(parse_condition, str(document.get("targetCondition") or "*"))
+        document = document_of(asked)
+        condition = problem(parse_condition, str(document.get("targetCondition") or "*"))
         queries = document.get("customMetricQueries") or {}
         if not isinstance(queries, dict):
             raise Refused("ArgumentInvalid", "customMetricQueries")
-        errors = {name: _problem(parse_query, str(q)) for name, q in queries.items()}
+        errors = {name: problem(parse_query, str(q)) for name, q in queries.items()}
         return as_json(
             200,
             {
@@ -239,14 +207,14 @@ class Rest:
         device = self.hub.devices.get(id)
         if device is None:
             raise Refused("DeviceNotFound", id)
-        content = _document(asked).get("modulesContent")
+        content = document_of(asked).get("modulesContent")
         if not isinstance(content, dict):
             raise Refused("InvalidConfigurationContent", "no modulesContent")
         self.hub.apply(device, content)
         return 204, {}, b""
 
     def _query(self, asked: Request) -> Answer:
-        text = _document(asked).get("query")
+        text = document_of(asked).get("query")
         if not isinstance(text, str):
             raise Refused("ArgumentInvalid", "no query")
         token = asked.headers.get("x-ms-continuation")
@@ -303,18 +271,6 @@ def shown(configuration: Configuration) -> dict[str, object]:
     }
 
 
-def _document(asked: Request) -> dict[str, object]:
-    if not asked.headers.get("content-type", "").startswith("application/json"):
-        raise Refused("ArgumentInvalid", "no JSON")
-    try:
-        found = asked.json()
-    except ValueError:
-        raise Refused("ArgumentInvalid", "no JSON") from None
-    if not isinstance(found, dict):
-        raise Refused("ArgumentInvalid", "no object")
-    return found
-
-
 def _quoted(asked: Request) -> bool:
     return asked.headers.get("if-match", "").startswith('"')
 
@@ -329,59 +285,3 @@ def _match(asked: Request, configuration: Configuration) -> bool:
     if header != f'"{etag(configuration)}"':
         raise Refused("PreconditionFailed", f"{configuration.id} was changed since")
     return True
-
-
-def _check(document: Mapping[str, object]) -> None:
-    labels, priority = document.get("labels") or {}, document.get("priority", 0)
-    if not isinstance(labels, dict) or not all(isinstance(v, str) for v in labels.values()):
-        raise Refused("ArgumentInvalid", "labels are not texts")
-    if type(priority) is not int or priority < 0:
-        raise Refused("ArgumentInvalid", f"priority {priority!r}")
-    condition = str(document.get("targetCondition") or "")
-    if condition and (problem := _problem(parse_condition, condition)):
-        raise Refused("InvalidConfigurationTargetCondition", problem)
-    metrics = document.get("metrics") or {}
-    queries = metrics.get("queries") or {} if isinstance(metrics, dict) else {}
-    for name, text in queries.items():
-        if problem := _problem(parse_query, str(text)):
-            raise Refused("InvalidConfigurationCustomMetricsQuery", f"{name}: {problem}")
-    _check_modules(document.get("content"))
-
-
-def _problem(parse: Callable[[str], object], text: str) -> str:
-    try:
-        parse(text)
-    except BadQuery as error:
-        return str(error)
-    return ""
-
-
-def _check_modules(content: object) -> None:
-    """Each module has its desired properties whole, or parts of them by path; never both."""
-    if not isinstance(content, dict) or not (set(content) & {"modulesContent", "deviceContent"}):
-        raise Refused("InvalidConfigurationContent", "neither modulesContent nor deviceContent")
-    modules = content.get("modulesContent") or {}
-    for module, parts in modules.items():
-        whole = isinstance(parts, dict) and "properties.desired" in parts
-        paths = isinstance(parts, dict) and all(
-            key.startswith("properties.desired.") for key in parts
-        )
-        if not parts or not (paths or (whole and len(parts) == 1)):
-            raise Refused("InvalidConfigurationContent", f"modulesContent of {module}")
-        if whole and module == "$edgeAgent":
-            lacking = {"schemaVersion", "runtime", "systemModules"} - set(parts[next(iter(parts))])
-            if lacking:
-                raise Refused("InvalidConfigurationContent", f"$edgeAgent lacks {sorted(lacking)}")
-    if modules and "$edgeAgent" not in modules:
-        raise Refused("InvalidConfigurationContent", "no $edgeAgent")
-
-
-def _check_content(before: Mapping[str, object], after: Mapping[str, object]) -> None:
-    if _plain(before.get("content")) != _plain(after.get("content")):
-        raise Refused("CannotModifyImmutableConfigurationContent", "content cannot be changed")
-
-
-def _plain(content: object) -> str:
-    """Content as it can be compared: what is empty is as if it were not there."""
-    found = content if isinstance(content, dict) else {}
-    return json.dumps({key: value for key, value in found.items() if value}, sort_keys=True)
