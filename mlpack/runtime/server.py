@@ -8,19 +8,18 @@ what is in work is finished.
 
 from __future__ import annotations
 
-import array
 import asyncio
 import logging
 import os
 import signal
 import socket
-import struct
-import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
 from importlib.util import find_spec
+from typing import cast
 
 import uvicorn
 
@@ -31,11 +30,9 @@ from .module import Module
 from .settings import NotServable, ScriptFailed, Settings
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
-_ATTACH_FILTER = 26
-"""SO_ATTACH_FILTER, which the socket module does not name."""
 _KEEP_ALIVE_SECONDS = 65
-_HANDSHAKE_SECONDS = 0.2
-"""For connections that are about to be established when no more are taken."""
+_FIRST_BYTES_SECONDS = 0.2
+"""For the request on a connection that was taken last."""
 _END_SECONDS = 2.0
 """For a script that does not end, until the process ends without it."""
 
@@ -110,7 +107,8 @@ class _Server:
     async def _answer(self, woken: socket.socket, fronts: list[Front]) -> None:
         loop = asyncio.get_running_loop()
         loop.add_reader(woken, self._signalled, woken, fronts)
-        await self._http.serve([self._listener])
+        # A copy: its end is uvicorn's, and connections are still taken here after it.
+        await self._http.serve([self._listener.dup()])
         loop.remove_reader(woken)
 
     def _signalled(self, woken: socket.socket, fronts: list[Front]) -> None:
@@ -127,11 +125,25 @@ class _Server:
         self._module.draining = True
         closing = (asyncio.to_thread(front.close) for front in fronts)
         await asyncio.gather(asyncio.sleep(settings.drain), *closing)
-        _refuse_connections(self._listener)
-        await asyncio.sleep(_HANDSHAKE_SECONDS)
+        for server in self._http.servers:
+            server.close()
+        late = [self._connect(each) for each in _last_connections(self._listener)]
+        await asyncio.gather(*late, return_exceptions=True)
+        await asyncio.sleep(_FIRST_BYTES_SECONDS)
         left = until - time.monotonic()
         self._http.config.timeout_graceful_shutdown = max(1, round(left))
         self._http.should_exit = True
+
+    async def _connect(self, connection: socket.socket) -> None:
+        """Answer on a connection that uvicorn did not take itself."""
+        made = cast(Callable[..., asyncio.Protocol], self._http.config.http_protocol_class)
+        protocol = partial(
+            made,
+            config=self._http.config,
+            server_state=self._http.server_state,
+            app_state={},
+        )
+        await asyncio.get_running_loop().connect_accepted_socket(protocol, connection)
 
 
 @contextmanager
@@ -166,25 +178,15 @@ def _bind(settings: Settings) -> socket.socket:
     return listener
 
 
-def _refuse_connections(listener: socket.socket) -> None:
-    """Drop attempts to connect; who is connected already can still be accepted.
+def _last_connections(listener: socket.socket) -> list[socket.socket]:
+    """Take all who are connected, and close the listener before another one is.
 
-    Closing a listening socket resets the connections in its queue. A filter on
-    it (Linux, socket(7), ``SO_ATTACH_FILTER``) that drops packets with SYN and
-    without ACK lets the queue be emptied first.
+    A listening socket that is closed resets the connections in its queue, whose
+    requests may have been sent already.
     """
-    if sys.platform != "linux":
-        return
-    program = (
-        (0x30, 0, 0, 13),  # load the byte of the TCP header that holds the flags
-        (0x54, 0, 0, 0x12),  # of these, SYN and ACK
-        (0x15, 0, 1, 0x02),  # SYN alone?
-        (0x06, 0, 0, 0),  # then take nothing of the packet
-        (0x06, 0, 0, 0xFFFFFFFF),
-    )
-    code = array.array("B", b"".join(struct.pack("HBBI", *each) for each in program))
-    option = struct.pack("HP", len(program), code.buffer_info()[0])
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, option)
-    except OSError as error:
-        _log.warning("connections are not refused softly: %s", error)
+    listener.setblocking(False)
+    taken = []
+    with listener, suppress(OSError):  # there is no more, or no room for it
+        while True:
+            taken.append(listener.accept()[0])
+    return taken
