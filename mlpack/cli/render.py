@@ -123,6 +123,8 @@ def render(
     target = folder / path if path else None
     if target is not None and target.is_dir():
         raise click.BadParameter(f"{path} is a directory", param_hint="-o")
+    if target is not None and template is not None and target == folder / template:
+        raise UsageError(f"{path} is the template itself", hint="name another file with -o")
     file = template or patch
     order = Order(
         form=chosen[0] if chosen else Form.WHOLE,

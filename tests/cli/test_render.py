@@ -176,6 +176,7 @@ def test_settings_a_device_would_refuse_leave_no_file(
         (("fan", "-o", ".mlpack"), 2, ".mlpack is a directory"),
         (("fan", "--layered", "--base"), 2, "--layered and --base exclude each other"),
         (("fan", "--base"), 2, "--base is for every release, and not for 'fan'"),
+        (("fan", "--template", "t", "-o", "t"), 2, "t is the template itself"),
         (("fan", "--with-secrets"), 2, "--with-secrets prints nothing"),
         (("fan", "--device-group", "vans"), 2, "no device group"),
         (("fan", "--template", "nowhere.json"), 2, "nowhere.json is not a file"),

@@ -75,6 +75,25 @@ def test_a_secret_is_refused_wherever_it_stands(secret: str) -> None:
     assert found.path == "modulesContent.fan.properties.desired.deep.list[1]"
 
 
+@pytest.mark.parametrize(
+    "name", ["image", "routes", "createOptions", "registryCredentials", "value"]
+)
+def test_no_name_hides_a_secret(name: str) -> None:
+    secret = SECRETS["hub"]
+    assert one(with_env(name, secret), secret)
+    document: Any = copy.deepcopy(GOOD)
+    for told in (secret, {"value": secret}, {"a": {"b": [secret]}}):
+        document["modulesContent"]["fan"]["properties.desired"] = {name: told}
+        assert one(json.dumps(document).encode(), secret)
+
+
+def test_a_route_may_speak_of_a_password() -> None:
+    document: Any = copy.deepcopy(GOOD)
+    hub = document["modulesContent"]["$edgeHub"]["properties.desired"]
+    hub["routes"]["up"] = "FROM /* WHERE $body.password = 'hunter2' INTO $upstream"
+    assert problems(json.dumps(document).encode()) == ()
+
+
 @pytest.mark.parametrize("text", HARMLESS)
 def test_what_is_no_secret_is_taken(text: str) -> None:
     assert problems(with_env("VALUE", text)) == ()

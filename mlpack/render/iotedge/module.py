@@ -130,6 +130,8 @@ def _options(settings: Container) -> dict[str, object]:
         host["Binds"] = list(settings.mounts)
     if settings.memory:
         host["Memory"] = settings.memory
+    if settings.cpus:
+        host["NanoCpus"] = int(settings.cpus * 10**9)
     if settings.gpu:
         host |= container.gpus(settings.gpu)
     # An engine binds only ports that are exposed, and an image need not expose these.

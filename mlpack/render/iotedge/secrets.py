@@ -13,6 +13,7 @@ from enum import Enum
 
 from mlpack.oci.document import InvalidContent, Node
 from mlpack.render.iotedge import create_options
+from mlpack.render.iotedge.manifest import AGENT, HUB
 from mlpack.render.iotedge.problem import Problem
 
 CREDENTIALS = "registryCredentials"
@@ -56,17 +57,18 @@ _VALUES = (
     ),
 )
 _ADVICE = "keep it out of the manifest: a file on the device that the module mounts, or a key vault"
-# Their texts are checked as what they are; a route may well speak of $body.password.
-_LEFT_OUT = frozenset({CREDENTIALS, "routes", "image"})
 
 
-def check(desired: Node, passwords: Passwords) -> Iterator[Problem]:
-    """Find secrets in the desired properties of one module, without repeating any."""
-    yield from _walk(desired, "")
-    runtime = desired.get("runtime") if isinstance(desired.value, dict) else None
-    settings = runtime.get("settings") if runtime and isinstance(runtime.value, dict) else None
-    if settings and isinstance(settings.value, dict):
-        yield from _credentials(settings.get(CREDENTIALS), passwords)
+def check(module: str, desired: Node, passwords: Passwords) -> Iterator[Problem]:
+    """Find secrets in the desired properties of ``module``, without repeating any."""
+    if module == AGENT:
+        yield from _Walk(desired, f"runtime.settings.{CREDENTIALS}").problems()
+        yield from _credentials(desired, passwords)
+    elif module == HUB:
+        # A route may well speak of $body.password.
+        yield from _Walk(desired, "routes").problems()
+    else:
+        yield from _Walk(desired).problems()
 
 
 def is_placeholder(text: str) -> bool:
@@ -109,7 +111,10 @@ def _hidden(credentials: object) -> object:
     }
 
 
-def _credentials(found: Node | None, passwords: Passwords) -> Iterator[Problem]:
+def _credentials(desired: Node, passwords: Passwords) -> Iterator[Problem]:
+    found: Node | None = desired
+    for key in ("runtime", "settings", CREDENTIALS):
+        found = found.get(key) if found and isinstance(found.value, dict) else None
     for _, login in found.items() if found and isinstance(found.value, dict) else ():
         password = login.get("password") if isinstance(login.value, dict) else None
         if password is None or not isinstance(password.value, str) or not password.value.strip():
@@ -125,38 +130,60 @@ def _credentials(found: Node | None, passwords: Passwords) -> Iterator[Problem]:
             yield Problem(password.where, "is a variable, and not set in the environment")
 
 
-def _walk(node: Node, name: str) -> Iterator[Problem]:
-    """``name``: what the value is called, where that may tell a secret."""
-    if isinstance(node.value, str):
-        if what := _secret(name, node.value):
-            yield Problem(node.where, f"holds {what}: {_ADVICE}")
-    elif isinstance(node.value, list):
-        for each in node.elements():
-            yield from _walk(each, name)
-    elif isinstance(node.value, dict):
+class _Walk:
+    """Looks at every text of one module's desired properties, but for one part of them."""
+
+    def __init__(self, desired: Node, left_out: str = "") -> None:
+        self._desired = desired
+        self._left_out = f"{desired.where}.{left_out}"
+        # Only edgeAgent reads container settings, as JSON in texts.
+        self._options = left_out.endswith(CREDENTIALS)
+
+    def problems(self) -> Iterator[Problem]:
+        return self._walk(self._desired, "")
+
+    def _walk(self, node: Node, name: str) -> Iterator[Problem]:
+        """``name``: what the value is called, where that may tell a secret."""
+        if node.where == self._left_out:
+            return
+        if isinstance(node.value, str):
+            if what := _secret(name, node.value):
+                yield Problem(node.where, f"holds {what}: {_ADVICE}")
+        elif isinstance(node.value, list):
+            for each in node.elements():
+                yield from self._walk(each, name)
+        elif isinstance(node.value, dict):
+            yield from self._members(node, name)
+
+    def _members(self, node: Node, name: str) -> Iterator[Problem]:
+        options = False
         for key, each in node.items():
-            if key in _LEFT_OUT or create_options.is_member(key):
+            if self._options and create_options.is_member(key) and isinstance(each.value, str):
+                options = True
                 continue
             # A variable of a module is an object: {"NAME": {"value": …}}.
-            yield from _walk(each, name if key == "value" and len(node.mapping()) == 1 else key)
-        yield from _options(node)
+            yield from self._walk(
+                each, name if key == "value" and len(node.mapping()) == 1 else key
+            )
+        if options:
+            yield from self._container(node)
 
+    def _container(self, settings: Node) -> Iterator[Problem]:
+        try:
+            options = create_options.join(settings)
+        except InvalidContent:
+            return  # said by the check of the options
+        for key, each in options.items():
+            if key.lower() == "env" and isinstance(each.value, list):
+                yield from self._variables(each)
+            else:
+                yield from self._walk(each, key)
 
-def _options(settings: Node) -> Iterator[Problem]:
-    if not any(create_options.is_member(key) for key in settings.mapping()):
-        return
-    try:
-        options = create_options.join(settings)
-    except InvalidContent:
-        return  # said by the check of the options
-    yield from _walk(
-        Node({k: v for k, v in options.mapping().items() if k != "Env"}, options.where), ""
-    )
-    env = options.get("Env")
-    for each in env.elements() if env and isinstance(env.value, list) else ():
-        if isinstance(each.value, str):
-            name, _, value = each.value.partition("=")
-            yield from _walk(Node(value, each.where), name)
+    def _variables(self, env: Node) -> Iterator[Problem]:
+        for each in env.elements():
+            if isinstance(each.value, str):
+                name, _, value = each.value.partition("=")
+                yield from self._walk(Node(value, each.where), name)
 
 
 def _secret(name: str, value: str) -> str:

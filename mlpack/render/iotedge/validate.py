@@ -45,10 +45,10 @@ def manifest_problems(
     check = _layered if manifest.layered else _whole
     found = dict.fromkeys((*manifest.problems, *check(manifest)))
     named = {each.path for each in found}
-    for section in manifest.sections.values():
+    for name, section in manifest.sections.items():
         # A name refused for a better reason above is not refused again as a twin's key.
         found |= dict.fromkeys(p for p in twins.check(section.desired) if p.path not in named)
-        found |= dict.fromkeys(secrets.check(section.desired, passwords))
+        found |= dict.fromkeys(secrets.check(name, section.desired, passwords))
     return tuple(found)
 
 
