@@ -20,7 +20,8 @@ from mlpack.errors import MlpackError, UsageError
 from mlpack.model.groups import DeviceGroup
 from mlpack.model.version import parse_name, version_order
 from mlpack.oci.reference import Reference
-from mlpack.plan.actions import Action, Delete, Refuse
+from mlpack.plan import deployed
+from mlpack.plan.actions import Action, Create, Delete, Refuse, Tag
 from mlpack.plan.deployed import deployment_id
 from mlpack.plan.fleet import EMPTY, Device, FleetPlan, held
 from mlpack.plan.rollout import Policy, Rollout, decide, resumed
@@ -84,6 +85,9 @@ class Prepared:
     next: Action
     """What would be done first."""
 
+    rivals: tuple[str, ...]
+    """Deployments of others that go before it where they mean the same devices."""
+
     fleet: FleetPlan | None
     """Bytes and money; only before it begins, as devices hold the release by and by after that."""
 
@@ -136,6 +140,7 @@ def prepare(
         ),
         seen=seen,
         next=allowed(first),
+        rivals=_rivals(seen, first, module) if isinstance(first, Tag | Create) else (),
         fleet=fleet,
     )
 
@@ -180,6 +185,20 @@ def _go_on(asked: Rollout, under_way: Rollout, wanted: Wanted) -> Rollout:
             f"mlpack rollback --device-group {asked.group}",
         )
     return under_way
+
+
+def _rivals(seen: Seen, first: Action, module: str) -> tuple[str, ...]:
+    """Deployments not of mlpack's, of a higher priority, that hold the module or a whole device."""
+    highest = max((each.priority for each in seen.observation.deployments if each.group), default=0)
+    ours = first.priority if isinstance(first, Create) else highest + 1
+    keys = {"properties.desired", f"properties.desired.modules.{module}"}
+    found = []
+    for each in seen.configurations.values():
+        agent = each.content.get("$edgeAgent")
+        holds = isinstance(agent, Mapping) and not keys.isdisjoint(agent)
+        if holds and each.priority >= ours and deployed.GROUP not in each.labels:
+            found.append(each.id)
+    return tuple(found)
 
 
 def _check_base(seen: Seen, group: str) -> None:

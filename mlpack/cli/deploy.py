@@ -80,6 +80,10 @@ def deploy(
     )
     with output.progress("reading twins", counting=True) as bar:
         prepared = prepare(project, hub, name, release, options.now(), wanted=wanted, advance=bar)
+    for each in prepared.rivals:
+        output.note(
+            f"the deployment {each} has a higher priority: devices it means, too, keep what it says"
+        )
     if dry_run:
         output.answer({**_document(prepared, None), "dry_run": True}, lambda: _shown(prepared))
         output.note("nothing was changed: --dry-run")

@@ -10,7 +10,7 @@ import click
 from mlpack.cli import options, output
 
 if TYPE_CHECKING:
-    from mlpack.api.status import GroupStatus
+    from mlpack.plan.status import GroupStatus
 
 
 @options.command(
@@ -49,41 +49,11 @@ def status(name: str, watch: bool, poll: int) -> None:
 
 
 def _show(found: tuple[GroupStatus, ...]) -> None:
+    from mlpack.render.status import status_blocks
+
     document = {"groups": [each.to_json() for each in found]}
-    output.answer(document, lambda: "\n\n".join(map(_group, found)))
+    output.answer_blocks(document, [block for each in found for block in status_blocks(each)])
 
 
 def _still(each: GroupStatus) -> bool:
     return each.current is not None and each.current.state == "complete"
-
-
-def _group(each: GroupStatus) -> str:
-    from mlpack.plan import deployed
-    from mlpack.render.rollout import bar
-
-    current = each.current
-    if current is None:
-        return f"{each.group.name}: no release is deployed"
-    since = current.labels.get(deployed.SINCE, "").replace("T", " ").removesuffix("Z")
-    lines = [
-        f"{each.group.name}: {current.release}, {current.state}, this stage since {since} UTC",
-        f"{each.targeted:,} meant, {each.applied:,} have it from the hub, {each.running:,} run it, "
-        f"{each.failed:,} failed, {each.silent:,} silent",
-    ]
-    rows = [
-        (
-            stage.share,
-            f"{stage.devices:,}",
-            bar(stage.running, stage.devices),
-            f"{stage.running:,}",
-            stage.state,
-        )
-        for stage in each.stages
-    ]
-    headers = ("up to", "devices", "", "run it", "")
-    lines += ["", output.table(headers, rows, right={0, 1, 3})]
-    said = sorted(each.reasons.items(), key=lambda pair: -pair[1])
-    lines += [f"{count:,} say: {reason}" for reason, count in said[:5]]
-    if each.older:
-        lines.append("kept below it: " + ", ".join(older.release for older in each.older))
-    return "\n".join(lines)

@@ -16,8 +16,6 @@ TITLES: Mapping[WayName, str] = {
     "usual": "usual build",
     "layer": "mlpack layer",
 }
-BAR = 20
-"""Columns of a bar."""
 
 
 def plan_blocks(plan: FleetPlan) -> tuple[Block, ...]:
@@ -119,16 +117,6 @@ def _way_table(plan: FleetPlan) -> Table:
         bill = plan.bill(name)
         rows.append((TITLES[name], size(plan.total(name) or 0), spent(bill) if bill else "0.00"))
     return Table(("way", "bytes", "price"), rows, right=(1, 2))
-
-
-def bar(part: int, whole: int) -> str:
-    """How much of a whole is there, as a bar of 20 columns.
-
-    >>> bar(1, 2), bar(0, 0)
-    ('██████████░░░░░░░░░░', '░░░░░░░░░░░░░░░░░░░░')
-    """
-    filled = BAR * part // whole if whole else 0
-    return "█" * filled + "░" * (BAR - filled)
 
 
 def measured_blocks(

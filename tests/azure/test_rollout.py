@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from mlpack.azure.iothub import Hub
+from mlpack.cli import options
 from mlpack.stores.ledger import Ledger
 from tests.azure.fleet_project import VANS
 from tests.azure.rollouts import GO, GROUP, Operator, failing, operator, silent
@@ -186,6 +187,45 @@ def test_silence_is_waited_for_and_then_said(vans: Operator) -> None:
     shown = vans.done("status")
     assert "█" in shown
     assert max(map(len, shown.splitlines())) <= 100
+
+
+def test_status_is_watched_until_all_is_done(vans: Operator) -> None:
+    vans.done("deploy", *GROUP, *STAGES, "--yes")
+
+    def sleep(seconds: float) -> None:
+        vans.hub.advance(seconds)
+        vans.done("deploy", *GROUP, "--yes")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(options, "sleep", sleep)
+        shown = vans.done("status", *GROUP, "--watch", "--poll", "2m")
+    assert "vans: fan:2, rolling" in shown
+    assert "vans: fan:2, complete" in shown.split("rolling")[-1]
+    assert "Kept below it: fan:1" in shown
+
+
+def test_status_says_what_failed_devices_say(vans: Operator) -> None:
+    vans.hub.behave = failing(vans.project, 2, 30)
+    vans.done("deploy", *GROUP, "--stages", "100%", "--max-failures", "90%", "--yes")
+    vans.hub.advance(60)
+    shown = vans.done("status")
+    assert "say: backoff: Failed (1)" in shown
+    (group,) = vans.document("status")["groups"]
+    assert sum(group["reasons"].values()) == group["failed"] > 0
+
+
+def test_a_deployment_of_others_that_goes_first_is_named(vans: Operator) -> None:
+    theirs = {
+        "id": "theirs",
+        "priority": 50,
+        "targetCondition": "tags.deviceGroup = 'vans'",
+        "content": {"modulesContent": {"$edgeAgent": {"properties.desired.modules.fan": {}}}},
+    }
+    vans.hub.put(dict(theirs))
+    shown = vans.done("deploy", *GROUP, "--dry-run")
+    assert "the deployment theirs has a higher priority" in shown
+    vans.hub.put({**theirs, "priority": 1})
+    assert "theirs" not in vans.done("deploy", *GROUP, "--dry-run")
 
 
 def test_rollback_by_hand_and_to_nothing(vans: Operator) -> None:
