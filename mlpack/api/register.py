@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -14,7 +14,14 @@ from mlpack.model.lock import InvalidLock
 from mlpack.model.opsets import uncertain, unsupported
 from mlpack.model.recipe import check_name
 from mlpack.model.registration import About, VersionTaken, added, settle
-from mlpack.model.version import SCORING, ModelFile, ModelVersion, Signature
+from mlpack.model.version import (
+    SCORING,
+    ModelFile,
+    ModelVersion,
+    Signature,
+    content_digest,
+)
+from mlpack.stores.base import Corrupt
 from mlpack.stores.commit import source_commit
 from mlpack.stores.damaged import Versions, read_versions
 from mlpack.stores.importers.reading import read_model
@@ -52,11 +59,41 @@ class Registered:
         }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Elsewhere:
+    """What another store of models has of this one."""
+
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Digest of the files by version; empty where it is not known."""
+
+    version: str = ""
+    """The version the files were fetched as."""
+
+    files: str = ""
+    """What their digest must be; empty where that is not known."""
+
+    def check(self, files: tuple[ModelFile, ...]) -> None:
+        """Raise :class:`~mlpack.stores.base.Corrupt` where the files are others."""
+        found = str(content_digest(files, None))
+        if self.files and found != self.files:
+            raise Corrupt(
+                f"the files are not those that were registered: {found}, not {self.files}",
+                hint="they changed in the workspace's storage: look at who wrote there",
+            )
+
+    def preferred(self, files: tuple[ModelFile, ...]) -> str:
+        """The version these files have there; empty for none."""
+        digest = str(content_digest(files, None))
+        same = (version for version, held in self.versions.items() if held == digest)
+        return self.version or next(same, "")
+
+
 def register(
     project: Project,
     path: Path,
     about: About,
     *,
+    elsewhere: Elsewhere | None = None,
     scoring: Path | None = None,
     trust_pickle: bool = False,
     features: int | None = None,
@@ -66,7 +103,8 @@ def register(
 
     ``scoring`` is the scoring script; without one, that of mlpack.toml where the
     file exists. ``features`` is for estimators that do not say how many columns
-    they take. The same content gives the same version. Raises
+    they take. The same content gives the same version; new content gets one that is
+    ``elsewhere`` for it, or free there as well. Raises
     :class:`~mlpack.model.registration.VersionTaken`, :class:`~mlpack.errors.UsageError`
     or :class:`~mlpack.stores.importers.source.UnreadableModel`; nothing is named then.
     """
@@ -83,6 +121,8 @@ def register(
         source_commit=about.source_commit or source_commit(project.root),
         created=now.isoformat(timespec="seconds"),
     )
+    elsewhere = elsewhere or Elsewhere()
+    elsewhere.check(candidate.files)
     with project.exclusive():
         store = ModelStore(project.layout)
         found = read_versions(project.layout, name)
@@ -90,7 +130,10 @@ def register(
         known = found.readable
         # A release without a model, such as a graft, keeps its version for itself.
         reserved = releases(project.layout, name).keys() - {each.version for each in known}
-        version, before = settle(known, candidate, about.version, reserved | found.damaged.keys())
+        reserved |= found.damaged.keys()
+        asked = about.version or _there(elsewhere, known, candidate, reserved)
+        beyond = elsewhere.versions.keys() - {asked}
+        version, before = settle(known, candidate, asked, reserved | beyond)
         if before is None:
             _check_release_name(store, version)
         store.add(version, _opener(source, version, script))
@@ -100,6 +143,19 @@ def register(
         already=before is not None,
         notes=(*notes, *_runtime_notes(project, version)),
     )
+
+
+def _there(
+    elsewhere: Elsewhere,
+    known: Sequence[ModelVersion],
+    candidate: ModelVersion,
+    reserved: Set[str],
+) -> str:
+    """The version the content has elsewhere, where it is free here and the content new."""
+    wanted = elsewhere.preferred(candidate.files)
+    new = all(each.digest != candidate.digest for each in known)
+    free = wanted not in {each.version for each in known} | reserved
+    return wanted if new and free else ""
 
 
 def _script(project: Project, given: Path | None) -> tuple[bytes | None, tuple[str, ...]]:

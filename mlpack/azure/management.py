@@ -135,10 +135,10 @@ def _failed(what: str, error: Exception, role: str, wrong: str) -> AzureFailed:
     said = f"{what}: {plain(lines[0] if lines else type(error).__name__)}"
     status = getattr(error, "status_code", None)
     name = type(error).__name__
-    if name == "CredentialUnavailableError" or (name == "ClientAuthenticationError"):
-        return AzureDenied(said, hint=LOG_IN)
-    if status in (401, 403):
+    if status == 403:
         return AzureDenied(said, hint=role)
+    if name in ("CredentialUnavailableError", "ClientAuthenticationError"):
+        return AzureDenied(said, hint=LOG_IN)
     if status == 404:
         return NotInAzure(said, hint=wrong)
     if status == 429:

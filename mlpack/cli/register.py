@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from mlpack.cli import output
-from mlpack.cli.options import Count, command, now, project, settings
+from mlpack.cli.options import Count, command, now, project, setting, settings
+
+if TYPE_CHECKING:
+    from mlpack.api.register import Registered
+    from mlpack.api.workspace import InWorkspace
+    from mlpack.model.registration import About
 
 MAX_METRICS_BYTES = 1024 * 1024
 _METRICS_HINT = 'a file of metrics is a JSON object of numbers: {"accuracy": 0.98}'
@@ -20,9 +26,12 @@ _METRICS_HINT = 'a file of metrics is a JSON object of numbers: {"accuracy": 0.9
     mlpack register fan.onnx --metric accuracy=0.95 --tag trained-on=2024-06
     mlpack register model/ --name detector --version 1.4.0 --scoring detect.py
     mlpack register model.joblib --trust-pickle        converted to ONNX; never shipped
+    mlpack register fan.onnx --workspace 0000-0001/ml/lab     in Azure ML as well
+    mlpack register azureml:fan:3 --workspace 0000-0001/ml/lab
+    mlpack register azureml://registries/edge/models/fan/versions/3
     """,
 )
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path")
 @click.option(
     "--name", default="", metavar="NAME", help="Model name. Default: [model] name of mlpack.toml."
 )
@@ -61,8 +70,14 @@ _METRICS_HINT = 'a file of metrics is a JSON object of numbers: {"accuracy": 0.9
 @click.option(
     "--features", type=Count(1, 10_000_000), metavar="N", help="Input columns of an estimator."
 )
+@click.option(
+    "--workspace",
+    metavar="SUBSCRIPTION/GROUP/WORKSPACE",
+    help="The Azure ML workspace to register in as well, or to fetch from (then also "
+    "MLPACK_WORKSPACE).",
+)
 def register(
-    path: Path,
+    path: str,
     name: str,
     version: str,
     scoring: Path | None,
@@ -72,10 +87,12 @@ def register(
     source_commit: str,
     trust_pickle: bool,
     features: int | None,
+    workspace: str | None,
 ) -> None:
     """Keep a model as a version in the project's store.
 
-    PATH is an ONNX file, a directory, or a scikit-learn estimator (.joblib, .pkl).
+    PATH is an ONNX file, a directory, a scikit-learn estimator (.joblib, .pkl), or a model
+    of Azure ML: azureml:NAME:VERSION, or its address in a registry.
     The same content keeps its version. Prints NAME:VERSION, and nothing else, on stdout.
     """
     from mlpack.api import register as api
@@ -90,15 +107,66 @@ def register(
         | _pairs("--metric", metrics),
         source_commit=source_commit,
     )
+    script = here / scoring if scoring else None
+    if path.startswith("azureml:"):
+        if trust_pickle or features is not None:
+            raise click.UsageError("nothing of Azure ML is loaded as a pickle: register a file")
+        _answer(_from_azure(path, about, workspace or setting("workspace"), script))
+        return
+    if workspace:
+        from mlpack.api.workspace import register_there
+        from mlpack.azure.management import CLOUD, workspace_account
+
+        there = register_there(
+            project(),
+            here / path,
+            about,
+            workspace_account(workspace, setting("azure_endpoint") or CLOUD),
+            scoring=script,
+            trust_pickle=trust_pickle,
+            features=features,
+            now=now(),
+        )
+        _answer(there)
+        return
     done = api.register(
         project(),
         here / path,
         about,
-        scoring=here / scoring if scoring else None,
+        scoring=script,
         trust_pickle=trust_pickle,
         features=features,
         now=now(),
     )
+    _say(done)
+    output.answer(done.to_json(), str(done.version))
+
+
+def _from_azure(text: str, about: About, workspace: str, scoring: Path | None) -> InWorkspace:
+    from mlpack.api.workspace import register_from
+    from mlpack.azure.aml import Address
+    from mlpack.azure.management import CLOUD, workspace_account
+
+    address = Address.parse(text)
+    endpoint = setting("azure_endpoint") or CLOUD
+    return register_from(
+        project(),
+        address,
+        about,
+        workspace_account(workspace, endpoint) if workspace else None,
+        endpoint=endpoint,
+        scoring=scoring,
+        now=now(),
+    )
+
+
+def _answer(made: InWorkspace) -> None:
+    _say(made.registered)
+    output.note(f"in Azure ML it is {made.uri}")
+    output.answer(made.to_json(), str(made.registered.version))
+
+
+def _say(done: Registered) -> None:
     found = done.version
     for each in done.notes:
         output.note(each)
@@ -106,7 +174,6 @@ def register(
         kept = f"{len(found.files)} files" if len(found.files) > 1 else found.files[0].path
         script = f" and {found.scoring.path}" if found.scoring else ""
         output.note(f"registered {found}: {kept}{script}, {output.size(found.size)}")
-    output.answer(done.to_json(), str(found))
 
 
 def _pairs(option: str, texts: tuple[str, ...]) -> dict[str, str]:

@@ -82,7 +82,7 @@ def test_run_again_it_replaces_the_older_password_and_nothing_else(
     names = {login(token(project).stdout)[0] for _ in range(3)}
     assert len(names) == len(azure.logins.tokens) == len(azure.logins.scope_maps) == 1
     [held] = azure.logins.passwords.values()
-    first, second, third = azure.logins.made
+    _, second, third = azure.logins.made
     # The first is gone; the second stays until devices have the third.
     assert {slot: each["value"] for slot, each in held.items()} == {
         "password1": third,
