@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from mlpack.api.deploy import PolicyRefused, Prepared, Refused, allowed
 from mlpack.api.hub import Hub, Seen, observe
-from mlpack.api.rollout_steps import Say, Steps
+from mlpack.api.rollout_steps import Say, Steps, Tagging, unseen
 from mlpack.api.rollouts import Recorder
 from mlpack.plan.actions import Action, Create, Delete, Done, Wait
 from mlpack.plan.rollout import Observation, Rollout, decide
@@ -76,7 +76,7 @@ def run(
     *,
     wait: bool,
     say: Say = lambda _: None,
-    advance: Callable[[int], None] = lambda _: None,
+    tagging: Tagging | None = None,
 ) -> Outcome:
     """Do what is decided until the rollout is done, undone, or waits for devices.
 
@@ -87,7 +87,7 @@ def run(
     runner = _Runner(
         rollout=rollout,
         recorder=Recorder(prepared.project, rollout, prepared.fleet, prepared.group),
-        steps=Steps(hub, rollout, prepared.module, prepared.content, say, advance),
+        steps=Steps(hub, rollout, prepared.module, prepared.content, say, tagging or unseen),
         clock=clock,
         wait=wait,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -28,6 +28,16 @@ from mlpack.words import counted
 Say = Callable[[str], None]
 BATCH = 1000
 """Devices tagged between two signs of progress."""
+
+
+Tagging = Callable[[int], AbstractContextManager[Callable[[int], None]]]
+"""Given how many devices will be tagged: what is told of each batch while that lasts."""
+
+
+@contextmanager
+def unseen(_: int) -> Iterator[Callable[[int], None]]:
+    """Tell nobody."""
+    yield lambda _: None
 
 
 class Overtaken(MlpackError):
@@ -58,7 +68,7 @@ class Steps:
     module: str
     content: Mapping[str, object]
     say: Say
-    advance: Callable[[int], None] = lambda _: None
+    tagging: Tagging = unseen
 
     def do(self, action: Action, seen: Seen, now: datetime) -> None:
         """Do ``action``; raise :class:`Overtaken` where another operator was there first."""
@@ -85,10 +95,11 @@ class Steps:
 
     def _tag(self, action: Tag) -> None:
         devices = list(action.buckets.items())
-        for start in range(0, len(devices), BATCH):
-            part = devices[start : start + BATCH]
-            self.hub.tag({id: {"mlpack": {"bucket": number}} for id, number in part})
-            self.advance(len(part))
+        with self.tagging(len(devices)) as advance:
+            for start in range(0, len(devices), BATCH):
+                part = devices[start : start + BATCH]
+                self.hub.tag({id: {"mlpack": {"bucket": number}} for id, number in part})
+                advance(len(part))
         self.say(f"{counted(len(devices), 'device')} given the tag that says its stage")
 
     def _create(self, action: Create, now: datetime) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import os
 from typing import TYPE_CHECKING
 
 import click
@@ -92,8 +93,14 @@ def deploy(
     if _acts(prepared):
         output.agree(_question(prepared), yes=yes)
     clock = Clock(now=options.now, sleep=options.sleep, poll_seconds=poll, timeout_seconds=timeout)
-    with output.progress("tagging devices", counting=True) as bar:
-        outcome = run(prepared, hub, clock, wait=wait, say=output.note, advance=bar)
+    outcome = run(
+        prepared,
+        hub,
+        clock,
+        wait=wait,
+        say=output.note,
+        tagging=lambda total: output.progress("tagging devices", total, counting=True),
+    )
     _end(prepared, outcome, wait=wait)
 
 

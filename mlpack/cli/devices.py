@@ -52,7 +52,7 @@ def devices(name: str, fleet: Path | None, holds: str, every: bool) -> None:
     shown = found.devices if every else found.devices[:SHOWN]
     said = ", ".join(f"{count:,} on {what}" for what, count in held(found.devices).items())
     output.note(f"{counted(found.count, 'device')} in {name}{f': {said}' if said else ''}")
-    output.answer(found.to_json(), lambda: _table(shown))
+    output.answer(found.to_json(), lambda: _table(shown) if shown else "")
     if len(shown) < len(found.devices):
         output.note(f"and {len(found.devices) - len(shown):,} more: --all shows them")
 

@@ -163,7 +163,7 @@ def test_a_pull_that_is_canceled_and_goes_on_is_no_failure(tmp_path: Path) -> No
     with operator(tmp_path, FEW, settings=VANS.replace("link", "# link")) as vans:
         start(vans)
         vans.hub.behave = lambda device, images: Pull(seconds=3000)
-        result = vans("deploy", *GO, "--stages", "100%", "--timeout", "30m")
+        result = vans("deploy", *GO, "--stages", "100%", "--timeout", "30m", "--poll", "5m")
         assert result.exit_code == 3
         assert "the time is up: 0 of 40 run it, 38 are needed; 0 failed" in result.stderr
         reports = vans.hub.run_query(
@@ -177,7 +177,7 @@ def test_a_pull_that_is_canceled_and_goes_on_is_no_failure(tmp_path: Path) -> No
 
 def test_silence_is_waited_for_and_then_said(vans: Operator) -> None:
     vans.hub.behave = silent(lambda device: int(device[-2:]) % 2 == 0)
-    result = vans("deploy", *GO, *STAGES, "--timeout", "1h")
+    result = vans("deploy", *GO, *STAGES, "--timeout", "1h", "--poll", "10m")
     assert result.exit_code == 3
     assert "silent" in result.stderr
     (group,) = vans.document("status", *GROUP)["groups"]
