@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from math import isfinite
 from typing import Any
 
@@ -26,6 +27,9 @@ MAX_STARTUP_ORDER = 4294967295
 MAX_PRIORITY = 9
 MIN_MEMORY_BYTES = 6 * 1024 * 1024
 """What Docker gives a container at least."""
+
+MIN_CPUS, MAX_CPUS = Decimal("0.01"), 1024
+"""Docker takes no less."""
 
 ALL_GPUS = -1
 MAX_GPUS = 64
@@ -55,6 +59,9 @@ class Container:
     memory: int = 0
     """Bytes the module may use; 0 for no limit."""
 
+    cpus: Decimal = Decimal(0)
+    """Processors the module may use, to a thousandth; 0 for no limit."""
+
     gpu: int = 0
     """GPUs of the device the module gets; :data:`ALL_GPUS` for all."""
 
@@ -66,7 +73,7 @@ class Container:
 
 
 CONTAINER_KEYS = (
-    "env", "options", "ports", "mounts", "memory",
+    "env", "options", "ports", "mounts", "memory", "cpus",
     "gpu", "startup_order", "restart", "pull", "twin",
 )  # fmt: skip
 
@@ -190,6 +197,7 @@ def _container(node: Node) -> dict[str, Any]:
         "ports": _listed(node, "ports", _port),
         "mounts": _listed(node, "mounts", _mount),
         "memory": _memory(node.get("memory")),
+        "cpus": _cpus(node.get("cpus")),
         "gpu": _gpu(node.get("gpu")),
         "startup_order": integer(node, "startup_order", 1, maximum=MAX_STARTUP_ORDER),
         "restart": _choice(node, "restart", ("always", "never")),
@@ -248,6 +256,20 @@ def _memory(node: Node | None) -> int:
     found = parsed(node, amounts.parse_size) if node else 0
     if node and found < MIN_MEMORY_BYTES:
         raise InvalidContent(node.where, f"is {found} bytes, and engines give {MIN_MEMORY_BYTES}")
+    return found
+
+
+def _cpus(node: Node | None) -> Decimal:
+    if node is None:
+        return Decimal(0)
+    value = node.value
+    number = isinstance(value, int | float) and not isinstance(value, bool) and _finite(value)
+    found = Decimal(str(value)) if number else Decimal(-1)
+    if not MIN_CPUS <= found <= MAX_CPUS or found != round(found, 3):
+        hint = "write it as 0.5 or 2: processors, with at most three decimals"
+        raise InvalidContent(
+            node.where, f"is {value!r}, and not {MIN_CPUS} to {MAX_CPUS}", hint=hint
+        )
     return found
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import pytest
 
 from mlpack.model.edge import (
@@ -39,6 +41,7 @@ def test_every_setting_of_a_module_is_one_of_both_tables() -> None:
         ports = ["8080:80", "127.0.0.1:8081:81/udp", "[::1]:1:2"]
         mounts = ["/data:/data:ro", "state:/state"]
         memory = "512 MiB"
+        cpus = 0.5
         gpu = true
         startup_order = 4294967295
         restart = "never"
@@ -51,6 +54,7 @@ def test_every_setting_of_a_module_is_one_of_both_tables() -> None:
         "ports": ("8080:80", "127.0.0.1:8081:81/udp", "[::1]:1:2"),
         "mounts": ("/data:/data:ro", "state:/state"),
         "memory": 512 * 1024 * 1024,
+        "cpus": Decimal("0.5"),
         "gpu": ALL_GPUS,
         "startup_order": 4294967295,
         "restart": "never",
@@ -117,6 +121,10 @@ def test_an_empty_table_of_routes_is_no_route() -> None:
         ('[module]\nmounts = ["../x:/x"]', "module.mounts[0]: '../x:/x' is not a mount"),
         ('[module]\nmemory = "1 MB"', "module.memory: is 1000000 bytes, and engines give"),
         ('[module]\nmemory = "much"', "module.memory: 'much' is not a size"),
+        ("[module]\ncpus = 0.001", "module.cpus: is 0.001, and not 0.01 to 1024"),
+        ("[module]\ncpus = 0.1234", "module.cpus: is 0.1234"),
+        ("[module]\ncpus = true", "module.cpus: is True"),
+        ("[module]\ncpus = inf", "module.cpus: is inf"),
         ("[module]\ngpu = -1", "module.gpu: is -1, less than 0"),
         ("[module]\nstartup_order = 4294967296", "module.startup_order: is 4294967296, more"),
         ("[module]\ntwin = { at = 2026-01-01 }", "module.twin.at: cannot be written as JSON"),

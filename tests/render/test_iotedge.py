@@ -6,6 +6,7 @@ import copy
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,7 @@ def everything() -> Deployment:
                 ports=("127.0.0.1:8081:81", "5353:53/udp"),
                 mounts=("state:/state",),
                 memory=64_000_000,
+                cpus=Decimal("0.5"),
                 startup_order=2,
                 restart="never",
                 pull="never",
