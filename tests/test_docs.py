@@ -65,7 +65,7 @@ def test_the_readme_names_every_command(name: str) -> None:
     assert f"`mlpack {name}" in (CHECKOUT / "README.md").read_text(encoding="utf-8")
 
 
-TABLES = ("registry", "base", "device", "module", "fleet", "deploy", "budget")
+TABLES = ("registry", "base", "device", "module", "fleet", "deploy", "budget", "kubernetes", "aci")
 
 
 def test_the_settings_are_those_of_the_recipe() -> None:

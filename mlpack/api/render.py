@@ -14,6 +14,7 @@ from mlpack.api.contents import (
     layered_content,
     pull_timeout,
     release_deployment,
+    with_passwords,
 )
 from mlpack.api.groups import find_group
 from mlpack.errors import MlpackError, UsageError
@@ -26,7 +27,7 @@ from mlpack.render.iotedge.deployment import Deployment, dump
 from mlpack.render.iotedge.deployment import render as render_deployment
 from mlpack.render.iotedge.manifest import CONTENT, load, read_manifest
 from mlpack.render.iotedge.patch import patch
-from mlpack.render.iotedge.placeholders import Variables, fill, fill_logins, with_texts
+from mlpack.render.iotedge.placeholders import Variables, fill, with_texts
 from mlpack.render.iotedge.problem import Problem
 from mlpack.render.iotedge.secrets import Passwords, holds_password, redacted
 from mlpack.render.iotedge.template import InvalidTemplate, render_jinja
@@ -153,7 +154,7 @@ def render(project: Project, release: str, order: Order | None = None) -> Render
     order = order or Order()
     speed = link_speed(project, order.group)
     if order.form is Form.BASE:
-        return _checked(order, _filled(order, base_text(project, speed)))
+        return _checked(order, _filled(project, order, base_text(project, speed)))
     made = _release(project, release or project.recipe.model, order, speed)
     if order.form is Form.PATCH:
         there = _content(order)
@@ -171,7 +172,8 @@ def render(project: Project, release: str, order: Order | None = None) -> Render
         return _checked(order, _from_template(order, made, whole), made)
     if order.form is Form.LAYERED:
         return _checked(order, dump({CONTENT: layered_content(whole)}), made)
-    return _checked(order, _filled(order, render_deployment(whole, read_template(TEMPLATE))), made)
+    text = render_deployment(whole, read_template(TEMPLATE))
+    return _checked(order, _filled(project, order, text), made)
 
 
 def module_name(settings: ModuleRecipe, model: str) -> str:
@@ -193,19 +195,34 @@ def link_speed(project: Project, group: str = "") -> int:
     )
 
 
-def _release(project: Project, release: str, order: Order, speed: int) -> _Release:
-    found = find_image(project, release, order.platform)
-    name, version = found.release
-    place = order.repository or _place(release) or project.recipe.repository
+def find_pinned(
+    project: Project,
+    release: str,
+    repository: Reference | None = None,
+    platform: Platform | None = None,
+) -> tuple[Found, Reference]:
+    """A release, and its image as devices name it; raise :class:`NoRepository`.
+
+    The image is the release's index, or that of ``platform`` alone.
+    """
+    found = find_image(project, release or project.recipe.model, platform)
+    name, _ = found.release
+    place = repository or _place(release) or project.recipe.repository
     if place is None:
         raise NoRepository(f"it is not said where devices fetch {name!r} from")
+    return found, place.pinned(found.image.digest if platform else found.target.digest)
+
+
+def _release(project: Project, release: str, order: Order, speed: int) -> _Release:
+    found, image = find_pinned(project, release, order.repository, order.platform)
+    name, version = found.release
     pulled = (found.image,) if order.platform else images(found.store, found.target)
     return _Release(
         found=found,
         name=name,
         version=version,
         module=order.module or module_name(project.recipe.module, name),
-        image=place.pinned(found.image.digest if order.platform else found.target.digest),
+        image=image,
         timeout=pull_timeout(pulled, speed),
     )
 
@@ -252,20 +269,18 @@ def _from_template(order: Order, release: _Release, whole: Deployment) -> str:
     return filled
 
 
-def _variables(order: Order, release: _Release | None) -> Variables:
+def _variables(order: Order, release: _Release) -> Variables:
     return Variables(
-        module=release.module if release else "",
-        image=release.image if release else None,
+        module=release.module,
+        image=release.image,
         environment=order.environment,
         passwords=order.passwords,
     )
 
 
-def _filled(order: Order, text: str) -> str:
+def _filled(project: Project, order: Order, text: str) -> str:
     """``text`` with registries' logins filled in, where that was asked for."""
-    if not order.passwords:
-        return text
-    return dump(fill_logins(json.loads(text), _variables(order, None)))
+    return with_passwords(project, text, order.environment) if order.passwords else text
 
 
 def _checked(order: Order, text: str, release: _Release | None = None) -> Rendered:

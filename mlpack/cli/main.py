@@ -42,7 +42,7 @@ COMMANDS = {
     "run": "Start a release as a container here, and wait until it answers.",
     "score": "Ask a module what it makes of pictures, readings or tensors.",
     "serve": "Serve a model version on this machine, without a container, until interrupted.",
-    "render": "Write the IoT Edge deployment manifest of a release.",
+    "render": "Write the deployment manifest of a release.",
     "azure": "Ask Azure for what devices need: registry logins.",
     "registry": "Serve this project's releases as a registry.",
     "doctor": "Check this machine and this project.",

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from mlpack.cli import options, output
+from mlpack.cli import elsewhere, options, output
+from mlpack.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mlpack.api.render import Order, Rendered
     from mlpack.oci.descriptor import Platform
     from mlpack.oci.reference import Reference
@@ -32,6 +36,13 @@ _FILE = click.Path(path_type=Path)
     """,
 )
 @click.argument("release", metavar="[NAME[:VERSION]]", required=False, default="")
+@click.option(
+    "--target",
+    type=click.Choice(["iotedge", "kubernetes", "aci"]),
+    default="iotedge",
+    show_default=True,
+    help="What runs it: IoT Edge, Kubernetes, or Azure Container Instances.",
+)
 @click.option(
     "-o",
     "--output",
@@ -81,8 +92,27 @@ _FILE = click.Path(path_type=Path)
     help="Fill in the passwords of registries from the environment; -o FILE is then yours alone "
     "to read, and left out of git.",
 )
+@click.option(
+    "--token",
+    type=_FILE,
+    metavar="FILE",
+    help="Take the login of [image] repository from what mlpack azure token wrote; says "
+    "--with-secrets too.",
+)
+@click.option(
+    "--image-volume",
+    "volume",
+    type=options.REPOSITORY,
+    metavar="BASE",
+    help="Kubernetes: run the base in this repository, and mount the release into it.",
+)
+@click.option("--apply", "apply", is_flag=True, help="Kubernetes: apply it to the cluster.")
+@click.option("--context", default="", metavar="NAME", help="Another context of the kubeconfig.")
+@click.option("--dry-run", is_flag=True, help="Have the cluster check it, and keep nothing.")
+@click.option("--yes", is_flag=True, help="Apply without asking.")
 def render(
     release: str,
+    target: str,
     path: Path | None,
     layered: bool,
     base: bool,
@@ -93,58 +123,93 @@ def render(
     module: str,
     group: str,
     passwords: bool,
+    token: Path | None,
+    volume: Reference | None,
+    apply: bool,
+    context: str,
+    dry_run: bool,
+    yes: bool,
 ) -> None:
-    """Write the IoT Edge deployment manifest of a release.
+    """Write the deployment manifest of a release.
 
     The image is pinned by its digest, and the manifest is checked as a device and
     IoT Hub would check it: what they would refuse is not written. NAME alone is the
     model's newest release; what mlpack build prints is taken as well.
+
+    --target kubernetes writes a Deployment, or with --device-group a DaemonSet for the
+    group's nodes, with its Service and NetworkPolicy; --target aci what
+    az container create --file takes.
     """
     from mlpack.api.render import Form, Order
-    from mlpack.api.render import render as render_release
-    from mlpack.errors import UsageError
 
-    forms = {
-        Form.LAYERED: layered,
-        Form.BASE: base,
-        Form.TEMPLATE: template is not None,
-        Form.PATCH: patch is not None,
-    }
-    chosen = [form for form, wanted in forms.items() if wanted]
-    if len(chosen) > 1:
-        said = " and ".join(f"--{form.value}" for form in chosen)
-        raise UsageError(f"{said} exclude each other", hint="run the command once for each")
+    login = _login(options.settings().directory / token) if token else {}
+    passwords = passwords or bool(login)
+    form = _form({"layered": layered, "base": base, "template": template, "patch": patch})
     if base and release:
         hint = "with a release, leave --base out; it has one deployment for all of them"
         raise UsageError(f"--base is for every release, and not for {release!r}", hint=hint)
-    if passwords and path is None:
-        raise UsageError("--with-secrets prints nothing", hint="name a file with -o FILE")
     folder = options.settings().directory
-    target = folder / path if path else None
-    if target is not None and target.is_dir():
-        raise click.BadParameter(f"{path} is a directory", param_hint="-o")
-    if target is not None and template is not None and target == folder / template:
+    place = _place(path, passwords)
+    cluster = elsewhere.Cluster(apply=apply, dry_run=dry_run, yes=yes, context=context)
+    if target != "iotedge":
+        if form:
+            raise UsageError(f"--{form} is for IoT Edge, not for --target {target}")
+        wanted = elsewhere.wanted(repository, platform, module, group, volume, passwords=passwords)
+        elsewhere.render(target, release, wanted, path, cluster)
+        return
+    elsewhere.refuse(volume, cluster)
+    if place is not None and template is not None and place == folder / template:
         raise UsageError(f"{path} is the template itself", hint="name another file with -o")
     file = template or patch
     order = Order(
-        form=chosen[0] if chosen else Form.WHOLE,
+        form=Form(form or "whole"),
         file=folder / file if file else None,
         repository=repository,
         platform=platform,
         module=module,
         group=group,
-        environment=os.environ,
+        environment={**os.environ, **login},
         passwords=passwords,
     )
+    _for_iot_edge(release, order, path, place)
+
+
+def _form(said: Mapping[str, object]) -> str:
+    """The one form that is asked for; empty for none."""
+    chosen = [name for name, wanted in said.items() if wanted]
+    if len(chosen) > 1:
+        names = " and ".join(f"--{name}" for name in chosen)
+        raise UsageError(f"{names} exclude each other", hint="run the command once for each")
+    return chosen[0] if chosen else ""
+
+
+def _place(path: Path | None, passwords: bool) -> Path | None:
+    if passwords and path is None:
+        raise UsageError("--with-secrets prints nothing", hint="name a file with -o FILE")
+    place = options.settings().directory / path if path else None
+    if place is not None and place.is_dir():
+        raise click.BadParameter(f"{path} is a directory", param_hint="-o")
+    return place
+
+
+def _for_iot_edge(release: str, order: Order, path: Path | None, place: Path | None) -> None:
+    from mlpack.api.render import render as render_release
+
     rendered = render_release(options.project(), release, order)
     for each in rendered.warnings:
         output.note(f"warning: {each}")
-    if target is None:
+    if place is None:
         _print(rendered)
         return
-    rendered.write(target)
+    rendered.write(place)
     output.note(f"{path}: {_summary(rendered, order)}")
     output.answer({**rendered.to_json(), "path": str(path)}, "")
+
+
+def _login(path: Path) -> Mapping[str, str]:
+    from mlpack.api.token import read_token
+
+    return read_token(path)
 
 
 def _print(rendered: Rendered) -> None:

@@ -11,6 +11,7 @@ from mlpack.errors import MlpackError, UsageError
 from mlpack.model.budget import BudgetRecipe, read_budget
 from mlpack.model.edge import EdgeRecipe, ModuleRecipe, read_edge, read_module
 from mlpack.model.groups import DeployRecipe, read_deploy
+from mlpack.model.kubernetes import AciRecipe, KubernetesRecipe, read_aci, read_kubernetes
 from mlpack.model.table import filled, flag, integer, known, parsed, table, text
 from mlpack.oci.descriptor import Platform
 from mlpack.oci.document import InvalidContent, Node
@@ -26,7 +27,7 @@ BASE, NONE = "base", "none"
 
 _TABLES = (
     "model", "image", "registry", "base", "device", "module",
-    "edge", "fleet", "deploy", "budget",
+    "edge", "fleet", "deploy", "budget", "kubernetes", "aci",
 )  # fmt: skip
 _BASE_KEYS = ("from", "platforms", "requirements", "packages", "mirror", "gpu")
 _NUMBERS = frozenset({"devices", "token_bytes"})
@@ -153,6 +154,8 @@ class Recipe:
     fleet: FleetRecipe = field(default_factory=FleetRecipe)
     deploy: DeployRecipe = field(default_factory=DeployRecipe)
     budget: BudgetRecipe = field(default_factory=BudgetRecipe)
+    kubernetes: KubernetesRecipe = field(default_factory=KubernetesRecipe)
+    aci: AciRecipe = field(default_factory=AciRecipe)
 
     @classmethod
     def parse(cls, text: str, overrides: Iterable[Override] = ()) -> Recipe:
@@ -187,6 +190,8 @@ def _recipe(root: Node) -> Recipe:
         fleet=_fleet(table(root, "fleet", "devices", "tariff")),
         deploy=read_deploy(root),
         budget=read_budget(root),
+        kubernetes=read_kubernetes(root),
+        aci=read_aci(root),
     )
 
 
