@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from mlpack.api.contents import base_content
 from mlpack.api.deploy import Refused
@@ -23,7 +23,9 @@ class BaseDeployment:
     id: str
     condition: str
     priority: int
-    content: Mapping[str, object]
+    content: Mapping[str, object] = field(repr=False)
+    """It may hold a registry's password."""
+
     exists: bool
 
     def to_json(self) -> dict[str, object]:
@@ -55,6 +57,12 @@ def prepare_base(
         )
     content = base_content(project, group.link_bytes_per_second, environment)
     if held is not None and held.content != content:
+        if redacted(dict(held.content)) == redacted(dict(content)):
+            raise Refused(
+                f"{held.id} on the hub has another password of the registry",
+                hint="its content cannot change: delete it in the hub and run this again; the "
+                "devices then have the new password, and fetch nothing",
+            )
         raise Refused(
             f"{held.id} on the hub is another base deployment than this mlpack makes",
             hint="its content cannot change: where that is meant, delete it in the hub and run "

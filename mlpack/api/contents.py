@@ -14,6 +14,7 @@ from mlpack.render.container import ALL
 from mlpack.render.iotedge.deployment import (
     Deployment,
     deployment,
+    dump,
     edge_routes,
     render,
     timeout_seconds,
@@ -21,7 +22,7 @@ from mlpack.render.iotedge.deployment import (
 from mlpack.render.iotedge.layered import layered
 from mlpack.render.iotedge.manifest import CONTENT
 from mlpack.render.iotedge.module import edge_module, model_module
-from mlpack.render.iotedge.placeholders import Variables, fill_logins
+from mlpack.render.iotedge.placeholders import Variables, fill_logins, with_login
 from mlpack.render.iotedge.secrets import Passwords
 from mlpack.render.iotedge.validate import require_valid
 from mlpack.stores.base import images
@@ -87,11 +88,9 @@ def base_content(
     has room for a model's layer. Passwords of registries are taken from ``environment``; one
     that is not there is refused.
     """
-    document = json.loads(base_text(project, bytes_per_second))
-    variables = Variables(module="", image=None, environment=environment or {}, passwords=True)
-    filled = fill_logins(document, variables)
-    require_valid(json.dumps(filled).encode(), Passwords.CLEAR)
-    return Node(filled, "deployment").need(CONTENT).mapping()
+    filled = with_passwords(project, base_text(project, bytes_per_second), environment or {})
+    require_valid(filled.encode(), Passwords.CLEAR)
+    return Node(json.loads(filled), "deployment").need(CONTENT).mapping()
 
 
 def base_text(project: Project, bytes_per_second: int = 0) -> str:
@@ -102,6 +101,19 @@ def base_text(project: Project, bytes_per_second: int = 0) -> str:
         timeout = pull_timeout(images(base.store, base.target), bytes_per_second)
     whole = deployment(project.recipe.edge, (), {}, timeout_seconds=timeout)
     return render(whole, read_template(TEMPLATE))
+
+
+def with_passwords(project: Project, text: str, environment: Mapping[str, str]) -> str:
+    """A whole manifest with what its registries ask for, as ``environment`` says; it is private.
+
+    The registry of ``[image] repository`` gets its login from ``MLPACK_REGISTRY_USERNAME`` and
+    ``MLPACK_REGISTRY_PASSWORD`` where ``[edge.registries]`` names none.
+    """
+    variables = Variables(module="", image=None, environment=environment, passwords=True)
+    document = json.loads(text)
+    if project.recipe.repository is not None:
+        document = with_login(document, project.recipe.repository.registry, variables)
+    return dump(fill_logins(document, variables))
 
 
 def pull_timeout(platforms: Iterable[Image], bytes_per_second: int) -> int:

@@ -12,12 +12,10 @@ from mlpack.azure.acr_tokens import RegistryToken, issue
 from mlpack.azure.management import Account
 from mlpack.errors import UsageError
 from mlpack.oci.reference import Reference
+from mlpack.render.iotedge.placeholders import PASSWORD, USERNAME
 from mlpack.stores.files import PRIVATE, atomic
 from mlpack.stores.ignored import require_untracked
 from mlpack.stores.project import Project
-
-USERNAME, PASSWORD = "MLPACK_REGISTRY_USERNAME", "MLPACK_REGISTRY_PASSWORD"
-"""The variables that stand for a registry's login; what a token file sets."""
 
 
 class NoRepository(UsageError):

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
+from typing import Any
 
 from mlpack.oci.reference import Reference
 from mlpack.render.iotedge import create_options
@@ -27,6 +29,12 @@ _VARIABLE = re.compile(
     """,
     re.VERBOSE,
 )
+USERNAME, PASSWORD = "MLPACK_REGISTRY_USERNAME", "MLPACK_REGISTRY_PASSWORD"
+"""The variables of the login for the registry that releases are pulled from."""
+
+LOGIN = "mlpack"
+"""What that login is called in a manifest."""
+
 _ACR = ".azurecr.io"
 _MODULES = "MODULES."
 
@@ -91,6 +99,22 @@ def fill_logins(document: object, variables: Variables) -> object:
         else fill_logins(value, variables)
         for key, value in document.items()
     }
+
+
+def with_login(document: dict[str, Any], address: str, variables: Variables) -> dict[str, Any]:
+    """A whole manifest with a login for the registry at ``address``, where it names none.
+
+    Only where the environment has one: :data:`USERNAME` and :data:`PASSWORD`.
+    """
+    if not (variables.environment.get(USERNAME) and variables.environment.get(PASSWORD)):
+        return document
+    made: dict[str, Any] = deepcopy(document)
+    agent = made["modulesContent"]["$edgeAgent"]["properties.desired"]
+    logins = agent["runtime"]["settings"].setdefault(CREDENTIALS, {})
+    if all(each.get("address") != address for each in logins.values()):
+        login = {"address": address, "username": f"${{{USERNAME}}}", "password": f"${{{PASSWORD}}}"}
+        logins[LOGIN] = login
+    return made
 
 
 def with_texts(document: object) -> object:
