@@ -453,6 +453,23 @@ def test_what_nests_deep_is_one_problem(depth: int, start: str, end: str) -> Non
     assert all(each.path.startswith(FAN_AT) for each in problems(changed(change)))
 
 
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        ("NaN", "is not JSON (NaN is no number)"),
+        ("-Infinity", "is not JSON (-Infinity is no number)"),
+        ('"\\ud800x"', r"holds half a character: '\ud800x'"),
+        ('{"\\udfff": 1}', r"holds half a character: '\udfff'"),
+    ],
+)
+def test_what_python_reads_and_json_has_not_is_one_problem(value: str, what: str) -> None:
+    text = json.dumps(GOOD).replace('"limits": [1, 2.5, {"deep": null}]', f'"limits": {value}')
+    (found,) = problems(text.encode())
+    assert (found.path, found.what) == ("deployment", what)
+    whole = json.dumps(GOOD).replace('{"deep": null}', '"\\ud83d\\ude00"')
+    assert problems(whole.encode()) == ()
+
+
 def test_what_is_not_json_is_one_problem() -> None:
     for content in (b"", b"{", b"\xff\xfe", b"[" * 100_000):
         (found,) = problems(content)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from mlpack.oci.document import InvalidContent, Node
-from mlpack.render.iotedge.problem import Problem, require_shallow
+from mlpack.render.iotedge.problem import Problem, require_readable
 
 NAME = "createOptions"
 CHUNK = 512
@@ -52,7 +52,7 @@ def join(settings: Node) -> Node:
     except (ValueError, RecursionError) as error:
         parts = f" ({len(members)} members joined)" if len(members) > 1 else ""
         raise InvalidContent(where, f"is not JSON{parts}: {error}") from error
-    require_shallow(options, where)
+    require_readable(options, where)
     return Node(Node(options, where).mapping(), where)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from mlpack.oci.document import MAX_DOCUMENT_BYTES, InvalidContent, Node
-from mlpack.render.iotedge.problem import InvalidDeployment, Problem, require_shallow
+from mlpack.render.iotedge.problem import InvalidDeployment, Problem, require_readable
 
 AGENT, HUB = "$edgeAgent", "$edgeHub"
 DESIRED = "properties.desired"
@@ -73,13 +73,18 @@ def load(content: bytes) -> object:
     if len(content) > MAX_DOCUMENT_BYTES:
         raise InvalidContent(ROOT, f"is {len(content)} bytes, more than {MAX_DOCUMENT_BYTES}")
     try:
-        document = json.loads(content, object_pairs_hook=_unique)
+        document = json.loads(content, object_pairs_hook=_unique, parse_constant=_no_number)
     except InvalidContent:
         raise
     except (ValueError, RecursionError) as error:
         raise InvalidContent(ROOT, f"is not JSON ({error})") from error
-    require_shallow(document, ROOT)
+    require_readable(document, ROOT)
     return document
+
+
+def _no_number(text: str) -> object:
+    """Refuse NaN and Infinity, which Python takes and JSON has not."""
+    raise InvalidContent(ROOT, f"is not JSON ({text} is no number)")
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

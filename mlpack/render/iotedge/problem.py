@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -31,6 +32,7 @@ class InvalidDeployment(MlpackError, ValueError):
         super().__init__("; ".join(str(each) for each in self.problems))
 
 
+_HALF = re.compile("[\ud800-\udfff]")
 MAX_LEVELS = 64
 """How deep a manifest may nest: far more than a twin's 10 levels and all around them."""
 
@@ -38,19 +40,30 @@ Check = Callable[[Node], Iterator[Problem]]
 """Looks at one value and yields what is wrong with it; may raise ``InvalidContent``."""
 
 
-def require_shallow(value: object, where: str) -> None:
-    """Refuse a document that nests beyond :data:`MAX_LEVELS`: those who walk it are recursive."""
+def require_readable(value: object, where: str) -> None:
+    """Refuse what JSON can say and those who walk the document could not read.
+
+    That is one that nests beyond :data:`MAX_LEVELS`, or a text with half a character in it.
+    """
     level, levels = [value], 0
     while level:
         if levels > MAX_LEVELS:
             raise InvalidContent(where, f"nests deeper than {MAX_LEVELS} levels")
+        _require_whole_characters(level, where)
         level = [
             inner
             for each in level
             if isinstance(each, dict | list)
-            for inner in (each.values() if isinstance(each, dict) else each)
+            for inner in ((*each, *each.values()) if isinstance(each, dict) else each)
         ]
         levels += 1
+
+
+def _require_whole_characters(values: Iterable[object], where: str) -> None:
+    for each in values:
+        # Only an escape of JSON can make one: "\\ud800" without the half that belongs to it.
+        if isinstance(each, str) and not each.isascii() and _HALF.search(each):
+            raise InvalidContent(where, f"holds half a character: {each[:20]!a}")
 
 
 def run(node: Node, *checks: Check) -> Iterator[Problem]:
