@@ -19,6 +19,7 @@ from datetime import datetime, timedelta
 from decimal import ROUND_CEILING, Decimal
 from hashlib import sha256
 
+from mlpack.errors import MlpackError
 from mlpack.model.amounts import BUCKETS, parse_share, parse_stages, share_text, stages_text
 from mlpack.model.condition import Condition
 from mlpack.oci.digest import Digest
@@ -50,6 +51,12 @@ def bucket(device: str) -> int:
     return int.from_bytes(sha256(device.encode()).digest()[:8], "big") % BUCKETS
 
 
+class BrokenLabels(MlpackError):
+    """A deployment whose labels no longer say how its rollout goes."""
+
+    hint = "put them back, or take the release away: mlpack rollback"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """When a stage ends well, and when the rollout ends badly."""
@@ -74,13 +81,19 @@ class Policy:
 
     @classmethod
     def of(cls, labels: Mapping[str, str]) -> Policy:
-        """Read labels; raise ``InvalidAmount`` or :class:`KeyError` where they were edited."""
-        return cls(
-            stages=parse_stages(labels[deployed.STAGES]),
-            success=parse_share(labels[deployed.SUCCESS]),
-            max_failures=parse_share(labels[deployed.FAILURES]),
-            soak_seconds=int(labels.get(deployed.SOAK, "0")),
-        )
+        """Read labels; raise :class:`BrokenLabels` where they were edited into nonsense."""
+        try:
+            return cls(
+                stages=parse_stages(labels[deployed.STAGES]),
+                success=parse_share(labels[deployed.SUCCESS]),
+                max_failures=parse_share(labels[deployed.FAILURES]),
+                soak_seconds=int(labels.get(deployed.SOAK, "0")),
+            )
+        except (KeyError, ValueError) as error:
+            raise BrokenLabels(
+                f"the deployment of {labels.get(deployed.RELEASE)} to {labels.get(deployed.GROUP)} "
+                f"has labels that were edited: {error}"
+            ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -228,6 +228,22 @@ def test_a_deployment_of_others_that_goes_first_is_named(vans: Operator) -> None
     assert "theirs" not in vans.done("deploy", *GROUP, "--dry-run")
 
 
+def test_labels_edited_by_hand_are_said_so(vans: Operator) -> None:
+    vans.done("deploy", *GROUP, *STAGES, "--yes")
+    (id,) = (each for each in vans.labels() if "fan-2" in each)
+    labels = vans.hub.configurations[id].document["labels"]
+    assert isinstance(labels, dict)
+    for key, value in (("mlpack.stages", "some"), ("mlpack.success", None)):
+        labels.pop(key)
+        labels.update({key: value} if value else {})
+        for command in (("status",), ("deploy", *GO)):
+            result = vans(*command)
+            assert result.exit_code == 1
+            assert "has labels that were edited" in result.stderr
+    vans.done("rollback", *GROUP, "--yes")
+    assert id not in vans.labels()
+
+
 def test_rollback_by_hand_and_to_nothing(vans: Operator) -> None:
     vans.done("deploy", *GO, "--stages", "100%")
     planned = vans.document("rollback", *GROUP, "--dry-run")
@@ -531,6 +547,7 @@ def test_the_ledger_has_what_was_planned_and_what_came_of_it(vans: Operator) -> 
     assert measured["state"] == "complete"
     assert (measured["running"], measured["bytes"]) == (FEW, planned["bytes"])
     assert [each["share"] for each in measured["stages"]] == ["20%", "100%"]
+    assert "| devices | 40 | 40 |" in vans.done("report", "--rollout", "2", "--markdown")
     result = vans("report", "--rollout", "99")
     assert result.exit_code == 2
     assert "the ledger has no rollout 99" in result.stderr
