@@ -88,6 +88,8 @@ azure.add_command(token)
 
 def _say(project: Project, made: Issued, path: str) -> None:
     """What it is and how it is used; never the password."""
+    from mlpack.render.iotedge.placeholders import PASSWORD, USERNAME
+
     token = made.token
     if made.note:
         output.note(made.note)
@@ -102,6 +104,9 @@ def _say(project: Project, made: Issued, path: str) -> None:
         output.note(f"use it: mlpack render --base --with-secrets --token {path} -o base.json")
     else:
         output.note("it is not shown again; set both variables for mlpack render --with-secrets")
-    hosts = {each.address for each in project.recipe.edge.registries.values()}
-    if token.address not in hosts:
-        output.note(f"[edge.registries] has no login for {token.address}: this one is written")
+    for name, login in project.recipe.edge.registries.items():
+        if login.address == token.address and login.password != f"${{{PASSWORD}}}":
+            output.note(
+                f"[edge.registries.{name}] of mlpack.toml takes the login from elsewhere: write "
+                f'username = "${{{USERNAME}}}" and password = "${{{PASSWORD}}}" there, or drop it'
+            )

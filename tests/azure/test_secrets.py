@@ -34,6 +34,7 @@ password = "${OTHER_PASSWORD}"
 target = "tags.deviceGroup = 'vans'"
 """
 OTHER, UNUSED, PROXY = "other-p4ssword", "client-s3cret-of-azure", "proxy-p4ssword"
+WRONG = {"IDENTITY_HEADER": "wrong-header"}
 RESOLVE = """
 import socket
 _found = socket.getaddrinfo
@@ -59,11 +60,11 @@ class World:
     def project(self) -> Path:
         return self.root / "home" / "fan"
 
-    def run(self, *args: str, status: int = 0, **environment: str) -> str:
+    def run(self, *args: str, status: int = 0, more: Mapping[str, str] | None = None) -> str:
         """Run the command as a process of its own; keep all it says."""
         done = subprocess.run(
             [sys.executable, "-m", "mlpack", *args],
-            env={**self.environment, **environment},
+            env={**self.environment, **(more or {})},
             cwd=self.project,
             capture_output=True,
             text=True,
@@ -181,8 +182,8 @@ def test_no_secret_is_in_anything_a_whole_run_wrote(world: World) -> None:
     login = dict(
         line.split("=", 1) for line in (world.project / "vans.env").read_text().splitlines()
     )
-    world.run("deploy", "--device-group", "vans", "--base", "--dry-run", "--json", **login)
-    world.run("deploy", "--device-group", "vans", "--base", "--yes", "--json", **login)
+    world.run("deploy", "--device-group", "vans", "--base", "--dry-run", "--json", more=login)
+    world.run("deploy", "--device-group", "vans", "--base", "--yes", "--json", more=login)
     world.run("deploy", "--device-group", "vans", "--dry-run", "--json")
     world.run("deploy", "--device-group", "vans", "--yes", "--json")
     world.run("status", "--json")
@@ -192,9 +193,11 @@ def test_no_secret_is_in_anything_a_whole_run_wrote(world: World) -> None:
     world.run(
         "status",
         status=1,
-        MLPACK_IOTHUB_CONNECTION_STRING=world.hub.access.connection_string(key=wrong),
+        more={
+            "MLPACK_IOTHUB_CONNECTION_STRING": world.hub.access.connection_string(key=wrong),
+        },
     )
-    world.run("azure", "token", "--group", "vans", status=1, IDENTITY_HEADER="wrong-header")
+    world.run("azure", "token", "--group", "vans", status=1, more=WRONG)
     world.run("register", "azureml:fan:9", status=1)
     world.workspace.container.full = True
     tiny_onnx(world.project / "fan.onnx", bias=3)

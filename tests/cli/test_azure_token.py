@@ -193,6 +193,57 @@ def test_wrong_usage(project: Project, azure: acr.Double, args: list[str], said:
     assert azure.requests == []
 
 
+def logins(project: Project, name: str) -> dict[str, dict[str, str]]:
+    document = json.loads((project.root / name).read_text())
+    agent = document["modulesContent"]["$edgeAgent"]["properties.desired"]
+    found = agent["runtime"]["settings"].get("registryCredentials", {})
+    assert isinstance(found, dict)
+    return found
+
+
+def test_a_manifest_takes_the_login_of_a_token_file(project: Project, azure: acr.Double) -> None:
+    at = ["-C", str(project.root), "render", "--base"]
+    token(project, "-o", "vans.env")
+    name, password = login((project.root / "vans.env").read_text())
+    done = run(*at, "--token", "vans.env", "-o", "base.json")
+    assert done.exit_code == 0, done.output
+    assert logins(project, "base.json") == {
+        "mlpack": {"address": HOST, "username": name, "password": password}
+    }
+    assert (project.root / "base.json").stat().st_mode & 0o777 == 0o600
+    assert password not in done.output
+    # Without it there is no login; and with it nothing is printed.
+    assert run(*at, "-o", "plain.json").exit_code == 0
+    assert logins(project, "plain.json") == {}
+    assert run(*at, "--token", "vans.env").exit_code == 2
+
+
+def test_a_login_of_mlpack_toml_keeps_its_name(project: Project, azure: acr.Double) -> None:
+    settings = project.root / "mlpack.toml"
+    own = f'[edge.registries.acr]\naddress = "{HOST}"\nusername = "edge"\npassword = "${{WORD}}"\n'
+    settings.write_text(settings.read_text() + own)
+    done = token(project, "-o", "vans.env")
+    assert "[edge.registries.acr] of mlpack.toml takes the login from elsewhere" in done.stderr
+    text = settings.read_text().replace('"edge"', '"${MLPACK_REGISTRY_USERNAME}"')
+    settings.write_text(text.replace("${WORD}", "${MLPACK_REGISTRY_PASSWORD}"))
+    assert "elsewhere" not in token(project, "-o", "vans.env").stderr
+    at = ["-C", str(project.root), "render", "--base"]
+    assert run(*at, "-o", "plain.json").exit_code == 0
+    assert logins(project, "plain.json")["acr"]["password"] == "${MLPACK_REGISTRY_PASSWORD}"
+    assert run(*at, "--token", "vans.env", "-o", "base.json").exit_code == 0
+    assert logins(project, "base.json")["acr"]["password"] == azure.logins.made[-1]
+    assert list(logins(project, "base.json")) == ["acr"]
+
+
+def test_a_file_that_is_no_login_is_refused_and_not_repeated(project: Project) -> None:
+    (project.root / "other.env").write_text("some-secret-text\n")
+    at = ["-C", str(project.root), "render", "--base", "-o", "base.json", "--token"]
+    for name in ("other.env", "nowhere.env"):
+        done = run(*at, name)
+        assert done.exit_code == 2
+        assert "some-secret-text" not in done.output
+
+
 def test_names_are_what_azure_takes() -> None:
     from mlpack.azure.acr_tokens import scope_map_name, token_name
 
