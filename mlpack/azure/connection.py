@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 from mlpack.errors import MlpackError, UsageError
 
 if TYPE_CHECKING:
+    from azure.identity import DefaultAzureCredential
     from azure.iot.hub.protocol.iot_hub_gateway_service_ap_is import IotHubGatewayServiceAPIs
 
 TIMEOUT_SECONDS = 60
@@ -100,7 +102,7 @@ def service(connection: Connection) -> IotHubGatewayServiceAPIs:
     if connection.secret:
         client = IoTHubConfigurationManager.from_connection_string(connection.secret)
     else:
-        client = IoTHubConfigurationManager.from_token_credential(connection.host, _login())
+        client = IoTHubConfigurationManager.from_token_credential(connection.host, login())
     protocol: IotHubGatewayServiceAPIs = client.protocol
     protocol.config.connection.timeout = TIMEOUT_SECONDS
     if connection.ca:
@@ -114,13 +116,18 @@ def service(connection: Connection) -> IotHubGatewayServiceAPIs:
     return protocol
 
 
-def _login() -> object:
+def login() -> DefaultAzureCredential:
+    """Azure's own login; raise :class:`NoAzure` where it is not installed.
+
+    Its log repeats on a dozen lines what it then raises, and is left out.
+    """
     try:
         from azure.identity import DefaultAzureCredential
     except ImportError as error:
         raise NoAzure(
             "Azure's login is not installed", hint="pip install 'mlpack-edge[azure]'"
         ) from error
+    logging.getLogger("azure.identity").setLevel(logging.ERROR)
     return DefaultAzureCredential(exclude_interactive_browser_credential=True)
 
 

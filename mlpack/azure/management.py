@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlpack.azure.answers import plain
-from mlpack.azure.connection import NoAzure
+from mlpack.azure.connection import NoAzure, login
 from mlpack.errors import MlpackError, UsageError
 from mlpack.oci.reference import Reference
 
@@ -109,25 +109,18 @@ def signed_in(what: str, *, role: str, wrong: str) -> Iterator[TokenCredential]:
     ``what`` begins the message, ``role`` is what a login needs that is refused, ``wrong`` what to
     look at where a resource is not found. Raises :class:`NoAzure` where an SDK is missing.
     """
+    credential = login()  # says so where nothing of Azure's is installed
+    from azure.core.exceptions import AzureError
+
     try:
-        from azure.core.exceptions import AzureError
-        from azure.identity import DefaultAzureCredential
-    except ModuleNotFoundError as error:
-        raise missing(error) from error
-    try:
-        with DefaultAzureCredential(exclude_interactive_browser_credential=True) as credential:
+        with credential:
             yield credential
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith("azure"):
             raise
-        raise missing(error) from error
+        raise NoAzure(f"the Python package {error.name} is not installed", hint=EXTRA) from error
     except AzureError as error:
         raise _failed(what, error, role, wrong) from None
-
-
-def missing(error: ModuleNotFoundError) -> NoAzure:
-    """A package of the extra ``azure`` that is not installed."""
-    return NoAzure(f"the Python package {error.name} is not installed", hint=EXTRA)
 
 
 def _failed(what: str, error: Exception, role: str, wrong: str) -> AzureFailed:
@@ -138,6 +131,8 @@ def _failed(what: str, error: Exception, role: str, wrong: str) -> AzureFailed:
     if status == 403:
         return AzureDenied(said, hint=role)
     if name in ("CredentialUnavailableError", "ClientAuthenticationError"):
+        if status is None:
+            said = f"{what}: this machine has no login that Azure takes"
         return AzureDenied(said, hint=LOG_IN)
     if status == 404:
         return NotInAzure(said, hint=wrong)

@@ -198,6 +198,7 @@ def test_no_secret_is_in_anything_a_whole_run_wrote(world: World) -> None:
         },
     )
     world.run("azure", "token", "--group", "vans", status=1, more=WRONG)
+    assert len(world.said[-1].splitlines()) == 2  # an error and a hint, and no log of Azure's
     world.run("register", "azureml:fan:9", status=1)
     world.workspace.container.full = True
     tiny_onnx(world.project / "fan.onnx", bias=3)
