@@ -118,7 +118,7 @@ def test_the_settings_in_the_minimal_template_are_the_defaults() -> None:
     assert Recipe.parse(text) == expected
     said = Recipe.parse(text.replace("\n#: ", "\n"))
     assert said == expected
-    assert text.count("\n#: ") == 12
+    assert text.count("\n#: ") == 13
     named = [*BaseRecipe.__slots__, *DeviceRecipe.__slots__, *FleetRecipe.__slots__]
     named += ["port", "env"]  # of [module]; the rest of it few need
     # Left out: the mirror, which has no default to show.
