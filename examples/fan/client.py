@@ -34,7 +34,7 @@ def ask(url: str, request: dict[str, Any]) -> Any:  # noqa: ANN401
     except urllib.error.HTTPError as error:
         sys.exit(f"error: {url} answered {error.code}: {error.read(500).decode(errors='replace')}")
     except OSError as error:
-        sys.exit(f"error: {url} cannot be reached: {error}")
+        sys.exit(f"error: {url} cannot be reached: {getattr(error, 'reason', error)}")
 
 
 def score_file(url: str, path: Path) -> str:

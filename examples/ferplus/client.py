@@ -39,8 +39,13 @@ def main() -> None:
             answer = ask(asked.url, picture)
         except urllib.error.HTTPError as error:
             sys.exit(f"error: {picture}: {error.code} {error.read().decode(errors='replace')}")
+        except urllib.error.URLError as error:
+            sys.exit(
+                f"error: {asked.url} cannot be reached ({error.reason}): start the module with "
+                "mlpack run or mlpack serve, or name it with --url"
+            )
         except OSError as error:
-            sys.exit(f"error: {picture}: {error}")
+            sys.exit(f"error: {picture}: {error.strerror or error}")
         show(picture, answer)
 
 

@@ -40,10 +40,16 @@ FILES = {
 def main() -> None:
     """Have every file."""
     for name, file in FILES.items():
+        if not (FOLDER / name).exists():
+            print(f"fetching {file} ({file.size:,} bytes) to {FOLDER / name}", file=sys.stderr)
         try:
             fetch(file, FOLDER / name, progress=Shown(file, sys.stderr))
         except (MlpackError, OSError) as error:
-            sys.exit(f"error: {error}\n{getattr(error, 'hint', '')}".rstrip())
+            hint = getattr(error, "hint", "")
+            other = (
+                "python make_weights.py makes a model.onnx of the same size, with weights of chance"
+            )
+            sys.exit(f"error: {error}\nhint: {hint + ', or: ' if hint else ''}{other}")
         print(f"{FOLDER / name} is {file}")
 
 

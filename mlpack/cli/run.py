@@ -12,7 +12,7 @@ from mlpack.cli import options, output
     examples="""
     mlpack run fan
     mlpack run fan:2 --port 8080 --engine podman
-    mlpack run fan --env THRESHOLD=0.7 --network host
+    mlpack run fan --env FAN_THRESHOLD=0.7 --network host
     """,
 )
 @click.argument("image", metavar="IMAGE")

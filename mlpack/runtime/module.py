@@ -215,7 +215,8 @@ class Module:
         if scorer.generic and (kind in _JSON or kind.endswith("+json")):
             given = tensors.from_json(payload.content, self._signature)
             return self._tensor_job(given, done)
-        if scorer.generic or (kind in _BINARY and not scorer.raw):
+        binary = kind in _BINARY or kind.startswith("image/")
+        if scorer.generic or (binary and not scorer.raw):
             raise Unsupported(f"this module takes {', '.join(self.takes)}, not {kind or 'that'}")
         return Job(done, partial(scorer.run, payload))
 

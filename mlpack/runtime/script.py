@@ -17,6 +17,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qs
 
+import numpy as np
+
 from . import azureml, onnx
 from .problems import BadRequest, Failed, Unsupported
 from .scorer import Array, Payload
@@ -25,6 +27,10 @@ from .signature import Dimension, Signature, Tensor, kind_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+_DEEP = 300
+"""Levels of JSON from which on a script's RecursionError is the request's: Python gives up at 1000
+calls, of which json takes one for each level."""
 
 _Ranges = Mapping[str, tuple[float, float, float]]
 
@@ -71,7 +77,17 @@ class Script:
     def run(self, payload: Payload) -> object:
         """What ``run`` returns for the request."""
         arguments = self._arguments.of(payload)
-        found = _answer(self._run, **arguments)
+        try:
+            found = _answer(self._run, **arguments)
+        except BadRequest as problem:
+            error = problem.__cause__
+            if isinstance(error, json.JSONDecodeError) and _is_request(error.doc, arguments):
+                raise BadRequest(f"the request is not JSON ({error})") from error
+            raise
+        except RecursionError as error:
+            if _nesting(payload.content) < _DEEP:
+                raise  # the script's own
+            raise BadRequest("the request is nested too deeply") from error
         return found.reply() if isinstance(found, azureml.AMLResponse) else found
 
     def run_tensors(self, tensors: Mapping[str, Array]) -> Mapping[str, object]:
@@ -233,6 +249,20 @@ def _object(payload: Payload) -> Mapping[str, object]:
     if not isinstance(found, dict):
         raise BadRequest("the request is not a JSON object")
     return found
+
+
+def _is_request(text: str, arguments: Mapping[str, object]) -> bool:
+    """Whether the text that a script could not parse is what it was given."""
+    return any(isinstance(each, str) and each == text for each in arguments.values())
+
+
+def _nesting(content: bytes) -> int:
+    """How deep JSON's lists and objects lie in each other; brackets in texts count as well."""
+    found = np.frombuffer(content, np.uint8)
+    opened = (found == ord("[")) | (found == ord("{"))
+    closed = (found == ord("]")) | (found == ord("}"))
+    marks = opened.view(np.int8) - closed.view(np.int8)
+    return int(np.cumsum(marks, dtype=np.int64).max(initial=0))
 
 
 def _query(query: str) -> dict[str, object]:

@@ -269,5 +269,8 @@ def _work_out(count: int, expected: Tensor) -> tuple[int, ...]:
     if free > 1:
         message = f"name the shape in X-Tensor-Shape: the model takes {expected}"
         raise BadRequest(message, field="X-Tensor-Shape")
-    length = count // known if free and known else 0
+    length, rest = divmod(count, known) if free and known else (0, 0)
+    if rest:
+        message = f"{count} elements do not fill {expected}: it takes {known} or a multiple of that"
+        raise BadRequest(message, field=expected.name)
     return tuple(each if isinstance(each, int) else length for each in expected.shape)

@@ -79,7 +79,7 @@ def score(readings: list[list[float]]) -> list[dict[str, Any]]:
     except (TypeError, ValueError):
         batch = np.empty(0, dtype=np.float32)
     if batch.ndim != 2 or batch.shape[1] != len(FIELDS) or not np.isfinite(batch).all():
-        raise ValueError(f"a reading is four numbers: {', '.join(FIELDS)}")
+        raise ValueError(f"params, or each of data, is four numbers: {', '.join(FIELDS)}")
     found = run_tensors({"params": batch})
     return [
         {"fault": str(fault), "probability": round(float(probability), 6)}

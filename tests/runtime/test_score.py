@@ -126,6 +126,12 @@ def test_other_requests(module: Module, method: str, path: str, status: int) -> 
         assert "/score" in found.json()["message"]
 
 
+def test_pictures_of_other_kinds_are_not_given_to_a_script_as_text(module: Module) -> None:
+    answer = ask(module, "POST", "/score", b"GIF89a", {"content-type": "image/gif"})
+    assert answer.status_code == 415
+    assert "not image/gif" in answer.json()["message"]
+
+
 def test_models_alone_answer_no_get(tmp_path: Path) -> None:
     settings = release(tmp_path)
     models.doubled(settings.model_dir / "model.onnx")

@@ -237,7 +237,7 @@ def test_a_value_error_is_the_requests_fault(tmp_path: Path) -> None:
         "    return {}[value]\n"
     )
     found = script(tmp_path, text)
-    with pytest.raises(BadRequest, match="Expecting value"):
+    with pytest.raises(BadRequest, match=r"the request is not JSON \(Expecting value"):
         found.run(payload(b"x"))
     with pytest.raises(BadRequest, match="no such fan") as caught:
         found.run(payload(b"1"))
@@ -290,6 +290,25 @@ def test_tensors_may_be_declared(tmp_path: Path) -> None:
     assert (found.batches, found.images, found.ranges) == (False, True, {"a": (0.0, 10.0, 5.0)})
     with pytest.raises(Failed, match="no dict of arrays"):
         found.run_tensors({})
+
+
+def test_json_nested_too_deeply_is_the_requests_fault(tmp_path: Path) -> None:
+    found = script(tmp_path, "import json\ndef init(): pass\ndef run(raw): json.loads(raw)\n")
+    for content in (b"[" * 100_000 + b"]" * 100_000, b'{"a":' * 2000 + b"1" + b"}" * 2000):
+        with pytest.raises(BadRequest, match="nested too deeply"):
+            found.run(payload(content))
+
+
+def test_a_script_that_calls_itself_for_ever_failed(tmp_path: Path) -> None:
+    found = script(tmp_path, "def init(): pass\ndef run(raw): return run(raw)\n")
+    with pytest.raises(RecursionError):
+        found.run(payload(b'{"data": [[1], [2]]}'))
+
+
+def test_other_json_that_a_script_cannot_parse_is_not_called_the_request(tmp_path: Path) -> None:
+    found = script(tmp_path, "import json\ndef init(): pass\ndef run(raw): json.loads('{')\n")
+    with pytest.raises(BadRequest, match=r"^Expecting property name"):
+        found.run(payload())
 
 
 def test_hooks_that_are_not_there(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def application(module: Module) -> Starlette:
     async def unknown(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
         what = "is not answered" if status == 405 else "is not known"
-        message = f"{request.method} {request.url.path} {what}: {', '.join(known)}"
+        message = f"{request.method} {request.url.path} {what}; there is {', '.join(known)}"
         headers = getattr(error, "headers", None)
         if (request.url.path + "/").startswith("/v2/"):
             return oip.error(status, message, headers)
