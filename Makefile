@@ -12,7 +12,7 @@ test:
 	@scripts/system-packages mmdebstrap ca-certificates chromium chromium-driver containerd \
 		docker-registry docker.io gcc influxdb libc6-dev mosquitto openssl podman qemu-user runc skopeo umoci
 	@scripts/venv dev
-	$(PYTHON) -m pytest
+	@scripts/tests
 
 lint:
 	@scripts/venv dev

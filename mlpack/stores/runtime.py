@@ -96,7 +96,8 @@ def runtime(
             "MLPACK_PORT": str(port),
         }
         process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM, str(Path(mlpack.__file__).parents[1])],
+            # Without byte code beside the script: a release's folders cannot be written to, either.
+            [sys.executable, "-B", "-c", _PROGRAM, str(Path(mlpack.__file__).parents[1])],
             cwd=root / APP_ROOT,
             env={"MLPACK_HOST": "127.0.0.1", **environment, **places},
             # Stdout is the command's own.

@@ -62,7 +62,7 @@ def test_the_layer_in_a_docker_bundle_is_the_tar_with_the_model(
     make(project, tmp_path / "b", "--onto", "fan:1", "--engine", "moby")
     [layer] = [c for name, c in members(tmp_path / "b").items() if name.endswith(".tar")]
     with tarfile.open(fileobj=io.BytesIO(layer)) as inner:
-        assert inner.getnames()[-1].endswith("models/fan/2/model.onnx")
+        assert "var/azureml-app/azureml-models/fan/2/model.onnx" in inner.getnames()
 
 
 def test_for_an_empty_device_it_is_everything(project: Project, tmp_path: Path) -> None:

@@ -60,9 +60,7 @@ def test_devices_that_pull_through_docker(tmp_path: Path, docker: Docker) -> Non
         hub.create(deployment("good", 2, fan(good)))
         double.advance(300)
         assert hub.configuration("good").results["reportedSuccessfulCount"] == 100
-        assert (
-            run(*docker.command("image", "inspect", "-f", "{{.RepoDigests}}", good)) == f"[{good}]"
-        )
+        assert good in run(*docker.command("image", "inspect", "-f", "{{.RepoDigests}}", good))
         hub.create(deployment("bad", 3, fan(bad)))
         double.advance(300)
         results = hub.configuration("bad").results
