@@ -282,10 +282,14 @@ def test_the_examples_fetch_their_files(
     script = load(EXAMPLES / example / "fetch.py")
     monkeypatch.setattr(script, "FOLDER", tmp_path / "model")
     monkeypatch.setattr(script, "FILES", {"a.onnx": known(host), "b.onnx": known(host)})
-    for _ in range(2):
+    for again in (False, True):
         script.main()
-        said = "".join(f"{tmp_path}/model/{name}.onnx is model.onnx\n" for name in "ab")
-        assert capsys.readouterr() == (said, "")
+        said = capsys.readouterr()
+        places = [f"{tmp_path}/model/{name}.onnx" for name in "ab"]
+        assert said.out == "".join(f"{place} is model.onnx\n" for place in places)
+        assert [line.rpartition(" ")[2] for line in said.err.splitlines()] == (
+            [] if again else places
+        )
     assert host.asked == ["", ""]
     assert (tmp_path / "model" / "b.onnx").read_bytes() == CONTENT
     monkeypatch.setattr(script, "FILES", {"a.onnx": known(host, content=b"other")})
@@ -293,4 +297,4 @@ def test_the_examples_fetch_their_files(
         script.main()
     error, hint = str(caught.value).splitlines()
     assert error.startswith(f"error: {host.url} ")
-    assert hint.startswith("download the file by other means")
+    assert hint.startswith("hint: download the file by other means")
