@@ -40,6 +40,9 @@ _HANDSHAKE_SECONDS = 0.1
 """For connections that are about to be established when no more are taken."""
 _FIRST_BYTES_SECONDS = 0.2
 """For the request on a connection that was taken last."""
+_SWITCH_SECONDS = 0.0005
+"""Between scoring and HTTP, which take turns: with Python's 5 ms, 16 clients of the fan get a
+sixth fewer answers (3,800 requests a second, and 4,500 with this)."""
 _END_SECONDS = 2.0
 """For a script that does not end, until the process ends without it."""
 
@@ -49,6 +52,7 @@ _log = logging.getLogger("mlpack_runtime")
 def serve(settings: Settings, environment: Mapping[str, str] = os.environ) -> int:
     """Load the model and answer until SIGTERM or SIGINT; return the exit status."""
     logs.configure(settings.level)
+    sys.setswitchinterval(_SWITCH_SECONDS)
     try:
         listener = _bind(settings)
         module = Module.open(settings)
