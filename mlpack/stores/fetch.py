@@ -95,11 +95,19 @@ def _open_part(path: Path) -> BinaryIO:
     while True:
         part = path.open("a+b")
         fcntl.flock(part, fcntl.LOCK_EX)
-        if path.exists() and os.path.samestat(os.fstat(part.fileno()), path.stat()):
+        if _is_at(part, path):
             part.seek(0, os.SEEK_END)
             return part
         # Whoever had the lock gave it its name, or removed it.
         part.close()
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    """Whether the open ``file`` is what ``path`` names; one call, since others rename meanwhile."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _from_any(file: KnownFile, part: BinaryIO, client: Client, progress: Progress) -> None:

@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import BinaryIO
@@ -221,7 +221,21 @@ class _Handler(BaseHTTPRequestHandler):
     def _forward(self, body: bytes, size: int) -> http.client.HTTPResponse | None:
         """Pass a request on; one with less body than it declares is cut off there."""
         host, port = self.server.upstream.split(":")
-        upstream = http.client.HTTPConnection(host, int(port), timeout=30)
+        # Closed whatever happens: a socket left to the garbage collector fails some later test.
+        # The answer keeps the socket until it is read; the connection is not used again.
+        with closing(http.client.HTTPConnection(host, int(port), timeout=30)) as upstream:
+            self._send_on(upstream)
+            if body:
+                upstream.send(body)
+            if len(body) == size:
+                return upstream.getresponse()
+            if upstream.sock:
+                with suppress(OSError):  # it may have hung up by itself
+                    upstream.sock.shutdown(socket.SHUT_WR)
+                    upstream.sock.recv(PIECE)  # whatever it says: it has seen the end
+            return None
+
+    def _send_on(self, upstream: http.client.HTTPConnection) -> None:
         upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
         for name, text in self.headers.items():
             guarded = self.server.token_uses is not None and name.lower() == "authorization"
@@ -232,23 +246,11 @@ class _Handler(BaseHTTPRequestHandler):
         upstream.putheader("Host", self.server.host)
         upstream.putheader("Connection", "close")
         upstream.endheaders()
-        if body:
-            upstream.send(body)
-        if len(body) == size:
-            answer = upstream.getresponse()
-            # The answer keeps the socket until it is read; the connection is not used again.
-            upstream.close()
-            return answer
-        if upstream.sock:
-            upstream.sock.shutdown(socket.SHUT_WR)
-            upstream.sock.recv(PIECE)  # whatever it says: it has seen the end
-        upstream.close()
-        return None
 
     def _answer(self, fault: Fault | None, answer: http.client.HTTPResponse | None) -> None:
         assert answer is not None
-        body = answer.read()
-        answer.close()
+        with answer:
+            body = answer.read()
         kind = fault.kind if fault else ""
         headers = dict(answer.getheaders())
         if self.server.page_size and "/tags/list" in self.path:
