@@ -1,0 +1,9 @@
+"""Patches: the new version of a model's file, made of the old one and what differs.
+
+Knows nothing of model formats; needs numpy, zstandard and the standard library.
+"""
+
+from .apply import apply_patch
+from .container import BadPatch, Header, read_header
+
+__all__ = ["BadPatch", "Header", "apply_patch", "read_header"]

@@ -1,0 +1,188 @@
+"""Making the new file of the old one and a patch, in the new file's order."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from . import container
+from .arrays import (
+    BLOCK,
+    LAST,
+    Array,
+    Widths,
+    exponents,
+    low_bytes,
+    ordered,
+    scaled,
+    unfolded,
+    unordered,
+    unpack_low,
+    unturned,
+    widths,
+)
+from .container import BadPatch, Header, Stream, read_header
+from .program import ADD, ARRAY, COPY, ArrayForm, Operation, read_program
+
+PIECE = 1 << 20
+"""Bytes that are copied or added at once."""
+
+
+def apply_patch(old: memoryview, patch: memoryview, write: Callable[[memoryview], object]) -> None:
+    """Give the new file to ``write``, piece by piece.
+
+    Takes memory for a piece, for what the patch's decompressors keep (128 MiB at most each),
+    and for the parts of ``old`` that are their dictionaries. Raises :class:`BadPatch` where
+    ``old`` is not the file the patch is for, or the patch is damaged; what was written is
+    then worth nothing, so give it a name only after this returns.
+    """
+    header = read_header(patch)
+    if len(old) != header.old_size:
+        raise BadPatch(f"the old file has {len(old)} bytes, the patch is for {header.old_size}")
+    sha256 = hashlib.sha256()
+    try:
+        for piece in _Applier(old, patch, header).pieces():
+            sha256.update(piece)
+            write(piece)
+    except BadPatch:
+        _require_old(old, header)
+        raise
+    if sha256.hexdigest() != header.new_sha256:
+        _require_old(old, header)
+        raise BadPatch(f"the result has sha256 {sha256.hexdigest()}, not {header.new_sha256}")
+
+
+def _require_old(old: memoryview, header: Header) -> None:
+    """Where something is wrong, say that it is the old file if it is."""
+    found = hashlib.sha256(old).hexdigest()
+    if found != header.old_sha256:
+        raise BadPatch(f"the old file has sha256 {found}, the patch is for {header.old_sha256}")
+
+
+class _Applier:
+    def __init__(self, old: memoryview, patch: memoryview, header: Header) -> None:
+        at = header.length
+        stored: dict[int, list[tuple[container.Part, memoryview]]] = {}
+        for part in header.parts:
+            stored.setdefault(part.stream, []).append((part, patch[at : at + part.stored]))
+            at += part.stored
+        self._old = old
+        self._header = header
+        self._program = sum(part.size for part, _ in stored.get(container.PROGRAM, []))
+        known = [*range(container.SYMBOLS), *(container.SYMBOLS + i for i in range(header.classes))]
+        self._streams = {each: Stream(stored.get(each, []), old) for each in known}
+
+    def pieces(self) -> Iterator[memoryview]:
+        """The new file."""
+        header = self._header
+        # An operation makes a byte at least, and takes about ten bytes of program at most.
+        if self._program > 64 * (header.new_size + 1):
+            raise BadPatch(f"a program of {self._program} bytes for {header.new_size} bytes")
+        program = self._streams[container.PROGRAM].read(self._program)
+        for step in read_program(program, header.old_size, header.new_size):
+            yield from self._run(step)
+
+    def _run(self, step: Operation) -> Iterator[memoryview]:
+        if step.code == ARRAY and step.form is not None:
+            yield from self._array(step, step.form)
+            return
+        for done in range(0, step.length, PIECE):
+            count = min(PIECE, step.length - done)
+            at = step.source + done
+            if step.code == COPY:
+                yield self._old[at : at + count]
+            elif step.code == ADD:
+                added = np.frombuffer(self._streams[container.ADD].read(count), np.uint8)
+                yield (np.frombuffer(self._old[at : at + count], np.uint8) + added).data
+            else:
+                yield self._streams[container.LITERAL].read(count)
+
+    def _array(self, step: Operation, form: ArrayForm) -> Iterator[memoryview]:
+        size = form.kind.size
+        law = Law(form, self._streams[container.TABLES], step.length // size)
+        for first in range(0, step.length // size, BLOCK):
+            count = min(BLOCK, step.length // size - first)
+            at = step.source + first * size
+            if form.delta:
+                old = np.frombuffer(self._old[at : at + count * size], form.kind.unsigned)
+            else:
+                old = np.zeros(count, form.kind.unsigned)
+            yield self._block(form, law, old, first).view(np.uint8).data
+
+    def _block(self, form: ArrayForm, law: Law, old: Array, first: int) -> Array:
+        if not form.masked:
+            return self._numbers(form, law, old, np.arange(first, first + len(old)))
+        bits = self._streams[container.MASK].read((len(old) + 7) // 8)
+        changed = np.flatnonzero(
+            np.unpackbits(np.frombuffer(bits, np.uint8), count=len(old), bitorder="little")
+        )
+        made = old.copy()
+        made[changed] = self._numbers(form, law, old[changed], first + changed)
+        return made
+
+    def _numbers(self, form: ArrayForm, law: Law, old: Array, places: Array) -> Array:
+        """The new numbers of the old ones at ``places`` of the array."""
+        kind = form.kind
+        predicted = scaled(kind, old, form.scale)
+        found = law.widths(predicted, places, self._header.classes)
+        residuals = self._residuals(form, found)
+        if form.delta:
+            return unordered(kind, ordered(kind, predicted) + unfolded(kind, residuals))
+        return unturned(kind, residuals)
+
+    def _residuals(self, form: ArrayForm, found: Widths) -> Array:
+        kind = form.kind
+        symbols = self._symbols(found.classes)
+        low = self._streams[container.LOW].read(low_bytes(found.low))
+        residuals = (symbols.astype(kind.unsigned) << found.low.astype(kind.unsigned)) | unpack_low(
+            kind, low, found.low
+        )
+        full = np.flatnonzero(symbols == LAST)
+        written = self._streams[container.ESCAPES].read(len(full) * kind.size)
+        residuals[full] = np.frombuffer(written, kind.unsigned)
+        return residuals if found.shift is None else residuals + found.shift
+
+    def _symbols(self, classes: Array) -> Array:
+        count = self._header.classes
+        if count == 1:
+            return np.frombuffer(self._streams[container.SYMBOLS].read(len(classes)), np.uint8)
+        made = np.empty(len(classes), np.uint8)
+        for each in range(count):
+            where = np.flatnonzero(classes == each)
+            stream = self._streams[container.SYMBOLS + each]
+            made[where] = np.frombuffer(stream.read(len(where)), np.uint8)
+        return made
+
+
+class Law:
+    """How wide the low bits of an array's elements are: its base and its tables."""
+
+    def __init__(self, form: ArrayForm, tables: Stream, count: int) -> None:
+        self._form = form
+        for factor in form.factors:
+            if factor.size > count:
+                raise BadPatch(f"a table of {factor.size} entries for {count} numbers")
+        kind = form.kind
+        eighths = np.full(max(kind.exponents, 1), form.base, np.int32)
+        if form.delta and kind.fraction:
+            eighths -= 8 * np.arange(kind.exponents, dtype=np.int32)
+        if form.exponents:
+            table = np.frombuffer(tables.read(form.exponents), np.int8)
+            eighths[form.lowest : form.lowest + form.exponents] += table
+        self._eighths = eighths
+        self._factors = [
+            (each, np.frombuffer(tables.read(each.size), np.int8)) for each in form.factors
+        ]
+
+    def widths(self, predicted: Array, places: Array, classes: int) -> Widths:
+        """The widths of the elements at ``places``, whose predictions are given."""
+        form = self._form
+        if form.delta and form.kind.fraction:
+            eighths = self._eighths[exponents(form.kind, predicted)]
+        else:
+            eighths = np.full(len(places), self._eighths[0], np.int32)
+        for factor, table in self._factors:
+            eighths += table[places // factor.stride % factor.size]
+        return widths(form.kind, eighths, delta=form.delta, classes=classes)
