@@ -34,6 +34,7 @@ from mlpack.oci.compression import PACKING
 from mlpack.oci.descriptor import Platform
 from mlpack.oci.image import Image, build_image
 from mlpack.oci.index import build_index
+from mlpack.runtime.patch.container import VERSION as PATCHES
 from mlpack.stores.base import StagingStore, put_bytes, put_image
 
 if TYPE_CHECKING:
@@ -166,6 +167,7 @@ def _platform(job: Job, platform: Platform, pinned: str, advance: Advance) -> As
             layers=layers,
             python=packages,
             debian=below.debian,
+            patches=PATCHES,
         ),
         image=image,
         dropped=(*below.dropped, *part.dropped),

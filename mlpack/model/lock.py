@@ -68,6 +68,8 @@ class LockedPlatform:
     layers: tuple[LockedLayer, ...]
     python: tuple[LockedPackage, ...] = ()
     debian: tuple[DebianPackage, ...] = ()
+    patches: int = 0
+    """The version of patches that its runtime applies; 0 for bases made before there were any."""
 
     @property
     def gpu(self) -> bool:
@@ -185,6 +187,7 @@ def _platform_to(locked: LockedPlatform) -> dict[str, object]:
     return {
         "name": str(locked.platform),
         "manifest": {"digest": str(locked.manifest.digest), "size": locked.manifest.size},
+        **({"patches": locked.patches} if locked.patches else {}),
         "layer": [
             {
                 "role": each.role,
@@ -210,9 +213,10 @@ def _platform_to(locked: LockedPlatform) -> dict[str, object]:
 
 
 def _platform_from(node: Node) -> LockedPlatform:
-    manifest = node.need("manifest")
+    manifest, patches = node.need("manifest"), node.get("patches")
     return LockedPlatform(
         platform=Platform.parse(node.need("name").text()),
+        patches=patches.integer() if patches else 0,
         manifest=Descriptor(
             media.MANIFEST,
             Digest.from_json(manifest.need("digest")),

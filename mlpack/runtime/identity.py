@@ -24,6 +24,12 @@ class File:
     path: str
     sha256: str
     size: int
+    source: str = ""
+    """The older release's file it is made of, below the application's folder; empty where the
+    image holds it as it is."""
+
+    patch: str = ""
+    """The patch that makes it of ``source``, there too; empty where both are the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,23 +72,32 @@ def check_files(files: Sequence[File], folder: Path) -> None:
             with path.open("rb") as content:
                 sha256 = hashlib.file_digest(content, "sha256").hexdigest()
         except OSError as error:
-            raise _damaged(f"{path} cannot be read ({error.strerror})") from error
+            raise damaged(f"{path} cannot be read ({error.strerror})") from error
         if (size, sha256) != (each.size, each.sha256):
-            raise _damaged(
+            raise damaged(
                 f"{path} has {size} bytes and sha256 {sha256}, not {each.size} and {each.sha256}"
             )
 
 
-def _file(document: dict[str, Any]) -> File:
-    path = str(document["path"])
-    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-        raise ValueError(f"{path} is outside the model's folder")
-    sha256 = str(document["sha256"]).removeprefix("sha256:")
-    return File(path=path, sha256=sha256, size=int(document["size"]))
-
-
-def _damaged(what: str) -> NotServable:
+def damaged(what: str) -> NotServable:
+    """What to raise where the image is not as it was released."""
     return NotServable(
         f"{what}: the model is not the one that was released; pull the image again, or unset "
         "AZUREML_MODEL_DIR"
     )
+
+
+def _file(document: dict[str, Any]) -> File:
+    path = _inside(document["path"])
+    source, patch = _inside(document.get("from", "")), _inside(document.get("patch", ""))
+    if patch and not source:
+        raise ValueError(f"{path} has a patch, and nothing to apply it to")
+    sha256 = str(document["sha256"]).removeprefix("sha256:")
+    return File(path=path, sha256=sha256, size=int(document["size"]), source=source, patch=patch)
+
+
+def _inside(named: object) -> str:
+    path = PurePosixPath(str(named))
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"{path} is outside the model's folder")
+    return str(named)

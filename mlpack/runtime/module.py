@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, MutableMapping
 from concurrent import futures
 from contextvars import ContextVar
+from dataclasses import replace
 from functools import partial
 
 from . import images, tensors
@@ -20,6 +21,7 @@ from .identity import Identity, check_files, read_identity
 from .metrics import Metrics
 from .opening import open_scorer
 from .problems import Failed, Late, Problem, Unsupported
+from .rebuild import rebuild
 from .scorer import JSON, Array, Payload, Reply, Scorer
 from .settings import Settings
 from .signature import Signature
@@ -74,10 +76,15 @@ class Module:
         Raises :class:`~.settings.NotServable`.
         """
         start = time.perf_counter()
+        identity = read_identity(settings)
+        rebuilt = rebuild(identity.files, settings)
+        if rebuilt:
+            _log.info("model %s %s: %s", identity.name, identity.version, rebuilt)
+            settings = replace(settings, model_dir=rebuilt.folder)
+        else:
+            check_files(identity.files, settings.model_dir)
         # Here, before onnxruntime is imported, which reads it then.
         os.environ.update(settings.environment)
-        identity = read_identity(settings)
-        check_files(identity.files, settings.model_dir)
         scorer = open_scorer(settings)
         if scorer.images:
             images.require_pillow()

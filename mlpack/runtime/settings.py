@@ -30,6 +30,8 @@ class Settings:
     app_root: Path = APP_ROOT
     model_dir: Path = APP_ROOT / MODELS
     script: Path = APP_ROOT / SCRIPT
+    model_cache: Path | None = None
+    """Where models that are rebuilt at start are kept; ``None``: in a temporary folder."""
     host: str = "0.0.0.0"  # noqa: S104  (a container's own network)
     port: int = PORT
     threads: int | None = None
@@ -62,6 +64,7 @@ class Settings:
         """
         root = Path(environment.get("AML_APP_ROOT") or APP_ROOT)
         named = environment.get("AZUREML_MODEL_DIR")
+        cache = environment.get("MLPACK_MODEL_CACHE")
         number = _Numbers(environment)
         # Azure's limit of a run, in its own unit.
         azure = number.real("SCORING_TIMEOUT_MS", cls.timeout * 1000, lowest=1) / 1000
@@ -69,6 +72,7 @@ class Settings:
             app_root=root,
             model_dir=Path(named) if named else only_model(root / MODELS),
             script=root / (environment.get("AZUREML_ENTRY_SCRIPT") or SCRIPT),
+            model_cache=Path(cache) if cache else None,
             host=environment.get("MLPACK_HOST") or cls.host,
             port=number.whole("MLPACK_PORT", PORT, lowest=1, highest=65535),
             threads=number.whole("MLPACK_THREADS", 0, lowest=0, highest=4096) or None,

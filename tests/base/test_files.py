@@ -135,6 +135,14 @@ def test_what_no_device_reads_goes(path: str) -> None:
 @pytest.mark.parametrize(
     "path",
     [
+        # What applies a patch reads parts that bzip2 and LZMA packed.
+        "usr/lib/python3.11/lib-dynload/_bz2.cpython-311-x86_64-linux-gnu.so",
+        "usr/lib/python3.11/lib-dynload/_lzma.cpython-311-x86_64-linux-gnu.so",
+        "usr/lib/python3.11/bz2.py",
+        "usr/lib/python3.11/lzma.py",
+        "usr/lib/python3.11/_compression.py",
+        "usr/lib/x86_64-linux-gnu/libbz2.so.1.0",
+        "usr/lib/x86_64-linux-gnu/liblzma.so.5.4.1",
         "usr/bin/python3.11",
         "usr/lib/x86_64-linux-gnu/libc.so.6",
         "usr/lib/x86_64-linux-gnu/libstdc++.so.6.0.30",
