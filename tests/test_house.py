@@ -20,6 +20,7 @@ FLOOR = {
     "words": 0,
     "oci": 1,
     "model": 2,
+    "delta": 2.5,  # bytes in, bytes out; models and their recipes know nothing of it
     "plan": 3,
     "render": 3.5,  # writes what plan decides; plan reads nothing of it
     "stores": 4,
@@ -31,7 +32,7 @@ FLOOR = {
     "cli": 7,
     "__main__": 8,
 }
-PURE = {"errors", "words", "oci", "model", "plan", "render"}
+PURE = {"errors", "words", "oci", "model", "delta", "plan", "render"}
 EFFECTS = {
     "os",
     "pathlib",

@@ -10,9 +10,10 @@ import numpy as np
 from . import container
 from .arrays import (
     BLOCK,
+    EXTRA,
     LAST,
+    START,
     Array,
-    Widths,
     exponents,
     low_bytes,
     ordered,
@@ -21,9 +22,9 @@ from .arrays import (
     unordered,
     unpack_low,
     unturned,
-    widths,
 )
 from .container import BadPatch, Header, Stream, read_header
+from .law import Law, Widths
 from .program import ADD, ARRAY, COPY, ArrayForm, Operation, read_program
 
 PIECE = 1 << 20
@@ -101,7 +102,7 @@ class _Applier:
 
     def _array(self, step: Operation, form: ArrayForm) -> Iterator[memoryview]:
         size = form.kind.size
-        law = Law(form, self._streams[container.TABLES], step.length // size)
+        law = Law(form, self._streams[container.TABLES].read(form.entries))
         for first in range(0, step.length // size, BLOCK):
             count = min(BLOCK, step.length // size - first)
             at = step.source + first * size
@@ -126,7 +127,7 @@ class _Applier:
         """The new numbers of the old ones at ``places`` of the array."""
         kind = form.kind
         predicted = scaled(kind, old, form.scale)
-        found = law.widths(predicted, places, self._header.classes)
+        found = law.widths(exponents(kind, predicted), places, self._header.classes)
         residuals = self._residuals(form, found)
         if form.delta:
             return unordered(kind, ordered(kind, predicted) + unfolded(kind, residuals))
@@ -135,10 +136,10 @@ class _Applier:
     def _residuals(self, form: ArrayForm, found: Widths) -> Array:
         kind = form.kind
         symbols = self._symbols(found.classes)
-        low = self._streams[container.LOW].read(low_bytes(found.low))
-        residuals = (symbols.astype(kind.unsigned) << found.low.astype(kind.unsigned)) | unpack_low(
-            kind, low, found.low
-        )
+        low = found.low + EXTRA[symbols] if found.steep else found.low
+        stored = self._streams[container.LOW].read(low_bytes(low))
+        high = (START[symbols] if found.steep else symbols).astype(kind.unsigned)
+        residuals = (high << found.low.astype(kind.unsigned)) + unpack_low(kind, stored, low)
         full = np.flatnonzero(symbols == LAST)
         written = self._streams[container.ESCAPES].read(len(full) * kind.size)
         residuals[full] = np.frombuffer(written, kind.unsigned)
@@ -154,35 +155,3 @@ class _Applier:
             stream = self._streams[container.SYMBOLS + each]
             made[where] = np.frombuffer(stream.read(len(where)), np.uint8)
         return made
-
-
-class Law:
-    """How wide the low bits of an array's elements are: its base and its tables."""
-
-    def __init__(self, form: ArrayForm, tables: Stream, count: int) -> None:
-        self._form = form
-        for factor in form.factors:
-            if factor.size > count:
-                raise BadPatch(f"a table of {factor.size} entries for {count} numbers")
-        kind = form.kind
-        eighths = np.full(max(kind.exponents, 1), form.base, np.int32)
-        if form.delta and kind.fraction:
-            eighths -= 8 * np.arange(kind.exponents, dtype=np.int32)
-        if form.exponents:
-            table = np.frombuffer(tables.read(form.exponents), np.int8)
-            eighths[form.lowest : form.lowest + form.exponents] += table
-        self._eighths = eighths
-        self._factors = [
-            (each, np.frombuffer(tables.read(each.size), np.int8)) for each in form.factors
-        ]
-
-    def widths(self, predicted: Array, places: Array, classes: int) -> Widths:
-        """The widths of the elements at ``places``, whose predictions are given."""
-        form = self._form
-        if form.delta and form.kind.fraction:
-            eighths = self._eighths[exponents(form.kind, predicted)]
-        else:
-            eighths = np.full(len(places), self._eighths[0], np.int32)
-        for factor, table in self._factors:
-            eighths += table[places // factor.stride % factor.size]
-        return widths(form.kind, eighths, delta=form.delta, classes=classes)

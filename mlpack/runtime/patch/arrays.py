@@ -2,10 +2,12 @@
 
 A number is predicted (by the old one, scaled; or by nothing), and the difference of the two,
 as ordered integers, is a *residual*: non-negative, small where the prediction is good. Its
-lowest bits look like noise and are stored as they are; the few above them, at most eight, are
-its *symbol*, which compresses. How many bits are low follows from the prediction, in eighths of
-a bit: a base, less the prediction's exponent (a change of some size is many units in the last
-place of a small number and few of a large one), plus tables over exponents and axes.
+lowest bits look like noise and are stored as they are; what is above them is its *symbol*, a
+byte, which compresses. How many bits are low follows from the prediction, in eighths of a bit:
+a base, less the prediction's exponent (a change of some size is many units in the last place
+of a small number and few of a large one), plus tables over exponents and axes. Symbols from 64
+on are steps of a thirty-second of a power of two, so that rare large residuals fit, too; the
+larger the step, the more bits are low.
 
 The encoder (``mlpack.delta``) calls the same functions, so both sides compute the same widths.
 All arithmetic is on integers, but for the scale: one multiplication, which IEEE 754 rounds the
@@ -28,6 +30,29 @@ BLOCK = 65536
 LAST = 255
 """The symbol that says: the residual is written in full."""
 
+_DIRECT = 64
+_STEPS = 32
+_STEEP = 6
+"""Powers of two that symbols reach above those that are numbers themselves."""
+
+EXTRA = np.array([0] * _DIRECT + [1 + each // _STEPS for each in range(192)], np.uint8)
+"""How many more bits are low, by symbol."""
+
+START = np.array(
+    [*range(_DIRECT)] + [(_STEPS + each % _STEPS) << (1 + each // _STEPS) for each in range(192)],
+    np.uint16,
+)
+"""The least number that has a symbol."""
+
+
+def symbols_of(high: Array) -> Array:
+    """The symbols (uint8) of residuals less their low bits."""
+    # Exact: only the exponent is taken, and what rounds up to the next one is far beyond LAST.
+    steps = np.clip(np.frexp(high.astype(np.float64))[1] - 6, 0, _STEEP).astype(high.dtype)
+    steep = _DIRECT + (steps - 1) * high.dtype.type(_STEPS) + (high >> steps) - _STEPS
+    found = np.where(high < _DIRECT, high, steep)
+    return np.where(high >= START[LAST], LAST, found).astype(np.uint8)
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -49,6 +74,12 @@ class Kind:
     def bits(self) -> int:
         """Bits of one number."""
         return 8 * self.size
+
+    @property
+    def widest(self) -> int:
+        """The most bits that are low before those of the symbol: eight of a number are not."""
+        # A word of four bytes holds 25 bits that begin anywhere in a byte, one of eight 57.
+        return {1: 0, 2: 8, 4: 25 - _STEEP, 8: 57 - _STEEP}[self.size]
 
     @property
     def exponents(self) -> int:
@@ -130,34 +161,8 @@ def _all_ones(kind: Kind, bit: Array) -> Array:
     return kind.unsigned.type(0) - bit
 
 
-@dataclass(frozen=True, slots=True)
-class Widths:
-    """For each element of a block: bits that are low, what is taken off first, and its class."""
-
-    low: Array
-    shift: Array | None
-    classes: Array
-
-
-def widths(kind: Kind, eighths: Array, *, delta: bool, classes: int) -> Widths:
-    """What ``eighths`` of a bit (int32, one an element) mean.
-
-    Floats that nothing predicts have a fixed number of low bits: the sign and all of the
-    fraction but its first bit. What their width says is taken off their exponent instead.
-    """
-    whole = np.maximum(eighths >> 3, 0)
-    classed = ((eighths & 7) * classes >> 3).astype(np.uint8)
-    if delta or not kind.fraction:
-        low = np.minimum(whole, kind.bits - 8).astype(np.uint8)
-        return Widths(low, None, classed)
-    low = np.full(eighths.shape, kind.fraction, np.uint8)
-    whole = np.minimum(whole, kind.exponents - 1).astype(kind.unsigned)
-    return Widths(low, whole << kind.unsigned.type(kind.fraction + 1), classed)
-
-
 def unpack_low(kind: Kind, stored: memoryview, widths: Array) -> Array:
     """The low bits of each element: ``widths`` bits each, from the lowest bit of a byte up."""
-    # A word of four bytes holds 24 bits that begin anywhere in a byte, one of eight 56.
     word = np.dtype("<u8" if kind.size == 8 else "<u4")
     ends = np.cumsum(widths, dtype=np.uint32)
     starts = ends - widths

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,7 +15,8 @@ DELTA, SCALED, EXPONENTS, MASKED, FACTORS = 8, 16, 32, 64, 128
 """Flags of an array, in one byte with its kind."""
 
 _MAX_FACTORS = 8
-_SCALES = {4: "<f", 8: "<d", 2: "<e"}
+UNIT = 1 << 20
+"""Scales are one and so many parts of this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class ArrayForm:
     """Whether only elements that differ are written, and a bit for each says which."""
 
     scale: float = 1.0
-    """What the old numbers are multiplied with first; exact in the kind's own precision."""
+    """What the old numbers are multiplied with first."""
 
     base: int = 0
     """The width of an element's low bits, in eighths of a bit, before the tables."""
@@ -51,6 +51,11 @@ class ArrayForm:
     """Entries of that table; 0 where there is none."""
 
     factors: tuple[Factor, ...] = ()
+
+    @property
+    def entries(self) -> int:
+        """Entries of all its tables: that of exponents, then one table for each factor."""
+        return self.exponents + sum(each.size for each in self.factors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,8 @@ def _placed(
     for code, length, form in steps:
         if form and length % form.kind.size:
             raise BadPatch(f"an array of {length} bytes has no whole number of {form.kind.name}")
+        if form and any(each.size > length for each in form.factors):
+            raise BadPatch(f"an array of {length} bytes has a table of more entries")
         if not Operation(code, length, 0, form).has_source:
             yield Operation(code, length, 0, form)
             continue
@@ -115,7 +122,7 @@ def _form(numbers: Varints) -> ArrayForm:
     scale = 1.0
     base = numbers.signed()
     if flags & SCALED:
-        (scale,) = struct.unpack(_SCALES[kind.size], numbers.bytes(kind.size))
+        scale = 1 + numbers.signed() / UNIT
         if not 0.5 <= scale <= 2.0:
             raise BadPatch(f"an array is scaled by {scale}; 0.5 to 2 is allowed")
     lowest = exponents = 0

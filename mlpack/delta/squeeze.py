@@ -1,0 +1,104 @@
+"""Compressing one stream of a patch: whatever makes it smallest, within what a device has time for."""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+from collections.abc import Iterator, Sequence
+
+import zstandard
+
+from mlpack.runtime.patch import container
+from mlpack.runtime.patch.container import Part
+
+QUICK = 1 << 24
+"""Bytes of a model up to which slow coders are allowed: LZMA unpacks about 15 MB/s."""
+
+_SAMPLE = 1 << 20
+
+
+def squeeze(stream: int, content: bytes | bytearray | memoryview, *, slow: bool) -> Pack:
+    """The smallest form of ``content``; ``slow`` allows coders that unpack slowly."""
+    found = Pack(stream, content)
+    for coder, stored in _tried(content, slow):
+        found = min(found, Pack(stream, content, coder, stored), key=lambda each: each.length)
+    return found
+
+
+def squeeze_onto(
+    stream: int,
+    content: bytes | bytearray | memoryview,
+    old: memoryview,
+    ranges: Sequence[tuple[int, int]],
+) -> Pack:
+    """``content`` by zstandard, with ``ranges`` (offset, length) of ``old`` as the dictionary."""
+    joined = b"".join(old[at : at + length] for at, length in ranges)
+    held = zstandard.ZstdCompressionDict(joined, zstandard.DICT_TYPE_RAWCONTENT)
+    # The window has to reach from the end of the content to the start of the dictionary.
+    window = (len(content) + len(joined) + 1).bit_length()
+    made = []
+    for level in (19, 22):
+        chosen = zstandard.ZstdCompressionParameters.from_level(
+            level,
+            source_size=len(content),
+            dict_size=len(joined),
+            window_log=min(max(window, 10), container.MAX_WINDOW.bit_length() - 1),
+            write_content_size=True,
+            write_dict_id=False,
+        )
+        packer = zstandard.ZstdCompressor(dict_data=held, compression_params=chosen)
+        made.append(packer.compress(content))
+    return Pack(stream, content, container.ZSTD_OLD, min(made, key=len), tuple(ranges))
+
+
+class Pack:
+    """A part of a patch with its bytes."""
+
+    def __init__(
+        self,
+        stream: int,
+        content: bytes | bytearray | memoryview,
+        coder: int = container.RAW,
+        stored: bytes | bytearray | memoryview | None = None,
+        ranges: tuple[tuple[int, int], ...] = (),
+    ) -> None:
+        self.stored = content if stored is None else stored
+        self.part = Part(stream, coder, len(content), len(self.stored), ranges)
+
+    @property
+    def length(self) -> int:
+        """Bytes in the patch, with about what its entry in the header takes."""
+        return self.part.stored + 6 * len(self.part.ranges)
+
+
+def _tried(
+    content: bytes | bytearray | memoryview, slow: bool
+) -> Iterator[tuple[int, bytes | bytearray | memoryview]]:
+    if not slow:
+        level = _quick_level(content)
+        if level:
+            yield container.ZSTD, _zstandard(content, level)
+        return
+    for level in (1, 3, 19, 22):
+        yield container.ZSTD, _zstandard(content, level)
+    for coder in (container.LZMA_TEXT, container.LZMA_SYMBOLS):
+        filters = container.lzma_filters(coder, len(content))
+        yield coder, lzma.compress(content, lzma.FORMAT_RAW, filters=filters)
+    yield container.BZIP2, bz2.compress(content)
+
+
+def _quick_level(content: bytes | bytearray | memoryview) -> int:
+    """A level for a large stream, by its middle: what only has uneven bytes needs no search."""
+    start = max(len(content) - _SAMPLE, 0) // 2
+    middle = memoryview(content)[start : start + _SAMPLE]
+    sizes = {level: len(_zstandard(middle, level)) for level in (1, 3, 9)}
+    if sizes[1] > 0.99 * len(middle):
+        return 0
+    return min((level for level in sizes if sizes[level] <= 1.005 * min(sizes.values())))
+
+
+def _zstandard(content: bytes | bytearray | memoryview, level: int) -> bytes:
+    chosen = zstandard.ZstdCompressionParameters.from_level(
+        level, source_size=len(content), write_content_size=True
+    )
+    return zstandard.ZstdCompressor(compression_params=chosen).compress(content)
