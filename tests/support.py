@@ -76,9 +76,18 @@ def real_layer(store: Store, files: Mapping[str, bytes]) -> Layer:
     return made
 
 
-def tiny_base(project: Project, platforms: tuple[Platform, ...] = (AMD64, ARM64)) -> Lock:
-    """Put a base of four tiny layers per platform into the project, and lock it."""
-    locked = [_tiny_platform(project, platform) for platform in platforms]
+def tiny_base(
+    project: Project,
+    platforms: tuple[Platform, ...] = (AMD64, ARM64),
+    *,
+    patches: int = 1,
+    text: str = "",
+) -> Lock:
+    """Put a base of four tiny layers per platform into the project, and lock it.
+
+    ``patches`` says which its runtime applies; another ``text`` gives another base.
+    """
+    locked = [_tiny_platform(project, platform, patches, text) for platform in platforms]
     index = build_index([image for image, _ in locked])
     target = put_bytes(project.layout, index.content, media.INDEX)
     project.layout.tag(target, "base")
@@ -95,9 +104,11 @@ def tiny_base(project: Project, platforms: tuple[Platform, ...] = (AMD64, ARM64)
     return lock
 
 
-def _tiny_platform(project: Project, platform: Platform) -> tuple[Image, LockedPlatform]:
+def _tiny_platform(
+    project: Project, platform: Platform, patches: int, text: str
+) -> tuple[Image, LockedPlatform]:
     layers = [
-        real_layer(project.layout, {f"base/{role}": f"{role} {platform}".encode() * 100})
+        real_layer(project.layout, {f"base/{role}": f"{role} {platform}{text}".encode() * 100})
         for role in ROLES
     ]
     config = ImageConfig(
@@ -115,6 +126,7 @@ def _tiny_platform(project: Project, platform: Platform) -> tuple[Image, LockedP
             LockedPackage("numpy", "2.4.6", ("sha256:" + "0" * 64,)),
             LockedPackage("onnxruntime", "1.31.1", ("sha256:" + "1" * 64,)),
         ),
+        patches=patches,
     )
 
 
@@ -155,6 +167,40 @@ def tiny_onnx(path: Path, *, bias: float = 0.5, features: int = 4, opset: int = 
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    onnx.save(model, str(path))
+    return path
+
+
+def dense_onnx(path: Path, *, seed: int = 1, tuned: int = 0, width: int = 160) -> Path:
+    """Write a network of two layers, some 100 KB; ``tuned`` gives the same one trained further.
+
+    Each step moves every weight a little, as fine-tuning does; another ``seed`` is another model.
+    """
+    import numpy as np
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    start, steps = np.random.default_rng(seed), np.random.default_rng(seed + 1000)
+    shapes = {"w1": (4, width), "w2": (width, width), "w3": (width, 1)}
+    weights = {n: start.normal(0, 0.2, s).astype(np.float32) for n, s in shapes.items()}
+    for _ in range(tuned):
+        for name, each in weights.items():
+            weights[name] = each + steps.normal(0, 2e-5, each.shape).astype(np.float32)
+    nodes = [
+        helper.make_node("MatMul", ["x", "w1"], ["a"]),
+        helper.make_node("Tanh", ["a"], ["b"]),
+        helper.make_node("MatMul", ["b", "w2"], ["c"]),
+        helper.make_node("Tanh", ["c"], ["d"]),
+        helper.make_node("MatMul", ["d", "w3"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "dense",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 1])],
+        [numpy_helper.from_array(each, name) for name, each in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, str(path))
     return path
 

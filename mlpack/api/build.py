@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from mlpack.api.strategy import Cohorts, Order, Settled, due, keep_anchor, settle, small
 from mlpack.builders.builder import Builder, OciBuilder
 from mlpack.errors import MlpackError
 from mlpack.model.lock import Lock, LockedPlatform
@@ -20,9 +21,11 @@ from mlpack.model.requirements import (
 )
 from mlpack.model.version import ModelVersion
 from mlpack.oci.descriptor import Descriptor, Platform
+from mlpack.oci.digest import Digest
 from mlpack.oci.image import Image, Layer
 from mlpack.oci.index import Index
 from mlpack.plan.engines import DeviceState, engine
+from mlpack.plan.patching import Choice
 from mlpack.plan.transfer import Link, Transfer, transfer
 from mlpack.stores.base import Corrupt, NotFound, read_image
 from mlpack.stores.ledger import Ledger, ReleaseRecord
@@ -68,13 +71,24 @@ class Release:
     images: tuple[Image, ...]
     base: Descriptor
     transfer: Transfer
-    """What a device on the base fetches, with the project's engine and link."""
+    """What a device on the base fetches, or on the anchor where it is a patch release; with the
+    project's engine and link."""
 
-    strategy: str = "layer"
+    choice: Choice
+    anchor: Digest | None = None
+    """The anchor release: what a patch is made against, or what mlpack.lock names now."""
+
+    anchored: bool = False
+    """Whether this build made the release its model's anchor."""
+
+    @property
+    def strategy(self) -> str:
+        """``layer`` or ``patch``."""
+        return self.choice.strategy
 
     @property
     def layer(self) -> Layer:
-        """The one layer above the base: the same on every platform, but where Docker dates it."""
+        """The top layer: the same on every platform, but where Docker dates it."""
         return self.images[0].layers[-1]
 
     def to_json(self) -> dict[str, object]:
@@ -85,6 +99,10 @@ class Release:
             "digest": str(self.target.digest),
             "reference": self.reference,
             "strategy": self.strategy,
+            "why": self.choice.why,
+            "anchor": str(self.anchor) if self.anchor else None,
+            "anchored": self.anchored,
+            "candidates": self.choice.to_json(),
             "base": str(self.base.digest),
             "layer": {
                 "digest": str(self.layer.digest),
@@ -104,9 +122,17 @@ def build(
     platforms: Sequence[Platform] = (),
     builder: Builder | None = None,
     base: RemoteBase | None = None,
+    strategy: str = "auto",
+    cohorts: Cohorts | None = None,
     now: datetime,
+    advance: Callable[[int], object] = lambda _: None,
 ) -> Release:
     """Put model ``name`` (its latest version where none is given) on the locked base.
+
+    By ``layer``, or as a ``patch`` on the model's anchor, or (``auto``) by what the devices
+    in ``cohorts`` fetch less of; those on the anchor, where none are given. The first release
+    that is worth patching is noted as the anchor in mlpack.lock. ``advance`` is told bytes of
+    the model that a patch is made for.
 
     Raises :class:`BaseDisagrees` where requirements, source or platforms are not
     the lock's, :class:`UnsupportedModel` where the base's onnxruntime cannot load
@@ -121,19 +147,53 @@ def build(
         _check_agreement(project, lock, chosen)
     _check_runtime(model, chosen)
     bases = [_base_image(project, locked) for locked in chosen]
-    images = (builder or OciBuilder()).build(project.layout, model, bases)
-    record = identity(lock, model, images)
+    order = Order(
+        strategy=strategy,
+        engine=engine(project.recipe.device.engine),
+        link=Link.of(project.recipe.device),
+        cohorts=cohorts,
+        patchable=builder is None or isinstance(builder, OciBuilder),
+        advance=advance,
+    )
+    named = lock if base is None or base.locked else None
+    settled = settle(project, named, model, chosen, bases, order)
+    images = settled.patched or (builder or OciBuilder()).build(project.layout, model, bases)
+    if settled.patch:
+        settled.patch.keep(project.layout)
+    return _keep(project, lock, base, model, bases, images, settled, order, now)
+
+
+def _keep(
+    project: Project,
+    lock: Lock,
+    base: RemoteBase | None,
+    model: ModelVersion,
+    bases: Sequence[Image],
+    images: tuple[Image, ...],
+    settled: Settled,
+    order: Order,
+    now: datetime,
+) -> Release:
+    """Name the release; note it in the ledger, and in the lock where it is the anchor now."""
+    below = settled.anchor.target.digest if settled.patch and settled.anchor else None
+    record = identity(lock, model, images, below, settled.choice.layer if below else None)
     with project.exclusive():
         target, index = keep_release(project.layout, model, images, record)
         if base is not None:
             remember_base(project.layout, release_tag(model.name, model.version), base.place)
+        wanted = due(order, settled.choice, bases[0], images[0])
+        anchored = wanted and keep_anchor(project, lock, model.name, target.digest)
+        on = settled.anchor.images[0] if settled.patch and settled.anchor else bases[0]
         release = Release(
             version=model,
             target=target,
             reference=_reference(project, model, target),
             images=images,
             base=lock.base.index,
-            transfer=_predict(project, bases[0], images[0], index),
+            transfer=_predict(project, on, images[0], index),
+            choice=settled.choice if wanted else small(settled.choice),
+            anchor=below or (target.digest if anchored else lock.anchors.get(model.name)),
+            anchored=anchored,
         )
         Ledger(project.ledger).record_release(_entry(release, record, now))
     return release

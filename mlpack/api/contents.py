@@ -10,7 +10,7 @@ from mlpack.model.recipe import BASE, InvalidRecipe, Recipe
 from mlpack.oci.document import Node
 from mlpack.oci.image import Image
 from mlpack.oci.reference import Reference
-from mlpack.render.container import ALL
+from mlpack.render.container import ALL, wants_gpu
 from mlpack.render.iotedge.deployment import (
     Deployment,
     deployment,
@@ -27,7 +27,7 @@ from mlpack.render.iotedge.secrets import Passwords
 from mlpack.render.iotedge.validate import require_valid
 from mlpack.stores.base import images
 from mlpack.stores.project import Project
-from mlpack.stores.references import find_image
+from mlpack.stores.references import Found, find_image, rebuilt_bytes
 from mlpack.stores.templates import read_template
 
 TEMPLATE = "iotedge/deployment.json.j2"
@@ -40,19 +40,21 @@ def release_deployment(
     version: str,
     *,
     gpu: bool = False,
+    rebuilt: int = 0,
     timeout: int = 0,
 ) -> Deployment:
     """All a device runs with a release on it, the release's module first.
 
     ``gpu``: the release scores on graphics processors, and gets them where the settings
-    do not say how many. ``timeout``: what :func:`timeout_seconds` says.
+    do not say how many. ``rebuilt``: bytes it rebuilds below /tmp. ``timeout``: what
+    :func:`timeout_seconds` says.
     """
     if module in recipe.edge.modules:
         raise InvalidRecipe(
             f"[edge.modules.{module}] is the module of the release",
             hint="what it is told stands under [module]; its image is the release's",
         )
-    settings = recipe.module
+    settings = replace(recipe.module, rebuilt=rebuilt)
     if gpu and not settings.gpu:
         settings = replace(settings, gpu=ALL)
     beside = (edge_module(name, each) for name, each in recipe.edge.modules.items())
@@ -71,10 +73,19 @@ def layered_content(whole: Deployment) -> Mapping[str, object]:
 
 
 def release_content(
-    project: Project, module: str, image: Reference, version: str, *, gpu: bool = False
+    project: Project, module: str, image: Reference, release: Found
 ) -> Mapping[str, object]:
     """The ``modulesContent`` of a release: its module, those beside it, and their routes."""
-    return layered_content(release_deployment(project.recipe, module, image, version, gpu=gpu))
+    return layered_content(
+        release_deployment(
+            project.recipe,
+            module,
+            image,
+            release.release[1],
+            gpu=wants_gpu(release.image),
+            rebuilt=rebuilt_bytes(release),
+        )
+    )
 
 
 def base_content(

@@ -25,7 +25,6 @@ from mlpack.plan.actions import Action, Create, Delete, Refuse, Tag
 from mlpack.plan.deployed import deployment_id
 from mlpack.plan.fleet import EMPTY, Device, FleetPlan, held
 from mlpack.plan.rollout import Policy, Rollout, decide, resumed
-from mlpack.render.container import wants_gpu
 from mlpack.stores.project import Project
 from mlpack.stores.references import Found, find_image
 
@@ -135,9 +134,7 @@ def prepare(
         group=group,
         rollout=rollout,
         module=module,
-        content=release_content(
-            project, module, image, target.release[1], gpu=wants_gpu(target.image)
-        ),
+        content=release_content(project, module, image, target),
         seen=seen,
         next=allowed(first),
         rivals=_rivals(seen, first, module) if isinstance(first, Tag | Create) else (),

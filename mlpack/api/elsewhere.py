@@ -22,7 +22,7 @@ from mlpack.render.kubernetes.workload import ImageVolume, Workload
 from mlpack.render.yaml_text import dump
 from mlpack.stores.base import images, read_image
 from mlpack.stores.project import Project
-from mlpack.stores.references import Found
+from mlpack.stores.references import Found, rebuilt_bytes
 
 APP_ROOT = "/var/azureml-app"
 
@@ -86,7 +86,7 @@ def kubernetes(project: Project, release: str, wanted: Wanted) -> Elsewhere:
     recipe = project.recipe
     found, image = find_pinned(project, release, wanted.repository, wanted.platform)
     name, version = found.release
-    settings = recipe.module
+    settings = replace(recipe.module, rebuilt=rebuilt_bytes(found))
     if wants_gpu(found.image) and not settings.gpu:
         settings = replace(settings, gpu=ALL)
     require_open(settings)

@@ -12,7 +12,7 @@ from mlpack.plan.engines import DeviceState
 from mlpack.stores.bundle import write_archive
 from mlpack.stores.daemon import Daemon
 from mlpack.stores.project import Project
-from mlpack.stores.references import find_image
+from mlpack.stores.references import find_image, rebuilt_bytes
 from mlpack.stores.registries import Registries
 
 
@@ -22,6 +22,8 @@ class Loaded:
 
     daemon: Daemon
     bundle: Bundle
+    rebuilt: int = 0
+    """Bytes that it rebuilds when it starts."""
 
     @property
     def name(self) -> str:
@@ -71,4 +73,4 @@ def load(
         with archive.open("wb") as out:
             write_archive(found.store, made, out)
         daemon.load(archive)
-    return Loaded(daemon, made)
+    return Loaded(daemon, made, rebuilt_bytes(found))

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from decimal import Decimal
 
 from mlpack.api.diff import find_move
 from mlpack.api.groups import group_engine, group_tariff
+from mlpack.api.strategy import Cohorts
+from mlpack.api.ways import ways, whole_layer
 from mlpack.model.groups import DeviceGroup
 from mlpack.model.recipe import NONE
+from mlpack.model.version import ModelVersion
 from mlpack.oci.descriptor import Platform
+from mlpack.oci.image import Image
 from mlpack.oci.index import NoSuchPlatform
-from mlpack.plan.engines import Engine
+from mlpack.plan.engines import DeviceState, Engine
 from mlpack.plan.fleet import EMPTY, UNKNOWN, Cohort, CohortPlan, Device, FleetPlan, cohorts
+from mlpack.plan.patching import Meant
 from mlpack.plan.rollout import bucket
-from mlpack.plan.strategy import Way, one_layer, usual_build, whole_image
+from mlpack.stores.patches import Anchor
 from mlpack.stores.project import Project
 from mlpack.stores.references import Found, NoSuchImage, find_image
 
@@ -51,8 +57,33 @@ def plan(
         cohorts=planned,
         tariff=group_tariff(project, group),
         link_bytes_per_second=group.link_bytes_per_second,
+        way="patch" if whole_layer(project, target) else "layer",
         missing=tuple(missing),
     )
+
+
+def meant(project: Project, devices: Iterable[Device]) -> Cohorts:
+    """The devices a release is for, as what they hold says; without those that run it."""
+    found = cohorts([(each, bucket(each.id)) for each in devices], (Decimal(1),))
+
+    def on(anchor: Anchor, model: ModelVersion) -> tuple[Meant, ...]:
+        others = (each for each in found if each.holds != str(model))
+        return tuple(_meant(project, each, anchor.images) for each in others)
+
+    return on
+
+
+def _meant(project: Project, cohort: Cohort, images: Sequence[Image]) -> Meant:
+    """A cohort on a platform the release has no image for is counted with the first."""
+    platform = Platform.parse(cohort.platform) if cohort.platform else images[0].platform
+    fitting = (n for n, each in enumerate(images) if each.platform.fits(platform))
+    number = next(fitting, 0)
+    state = DeviceState()
+    if cohort.holds not in (EMPTY, UNKNOWN):
+        with suppress(NoSuchImage, NoSuchPlatform):
+            held = find_image(project, cohort.holds, images[number].platform)
+            state = DeviceState.holding(held.image, indexes=[held.index] if held.index else [])
+    return Meant(holds=cohort.holds, devices=cohort.devices, state=state, image=number)
 
 
 def _cohort(
@@ -77,12 +108,7 @@ def _cohort(
     except NoSuchImage:
         missing[f"{old} is not in this project: devices on it are counted as empty ones"] = None
         move = find_move(project, NONE, new)
-    ways: list[Way] = [whole_image(engine, move.pull)]
-    locked = project.lock().base.on(new.image.platform) if project.has_lock else None
-    held = move.old.image if move.old else None
-    usual = usual_build(engine, move.pull, held, locked.layers) if locked else None
-    if usual:
-        ways.append(usual)
-    else:
+    found, usual = ways(project, engine, move)
+    if not usual:
         missing["the usual build: this release is not on the base mlpack.lock names"] = None
-    return CohortPlan(cohort=cohort, ways=(*ways, one_layer(engine, move.pull)))
+    return CohortPlan(cohort=cohort, ways=found)

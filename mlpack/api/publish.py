@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from mlpack.api.build import Release, build
 from mlpack.api.push import Advance, NowhereToPush, Pushed, push
+from mlpack.api.strategy import Cohorts
 from mlpack.builders.builder import Builder, OciBuilder
 from mlpack.model.version import ModelVersion
 from mlpack.oci.descriptor import Platform
@@ -49,6 +50,8 @@ def publish(
     platforms: Sequence[Platform] = (),
     builder: Builder | None = None,
     base: RemoteBase | None = None,
+    strategy: str = "auto",
+    cohorts: Cohorts | None = None,
     now: datetime,
     advance: Advance = lambda _: None,
     agree: Callable[[Release], None] = lambda _: None,
@@ -64,7 +67,13 @@ def publish(
     if place is None:
         raise NowhereToPush("it is not said where to push the release")
     model = ModelStore(project.layout).get(name, version)
-    with _ahead(project, registries, model, place, builder) as stream:
+    ahead: AbstractContextManager[Stream | None]
+    if strategy == "patch" or (strategy == "auto" and _anchored(project, model)):
+        # It may well be a patch: then the layer is not what the registry needs.
+        ahead = nullcontext(None)
+    else:
+        ahead = _ahead(project, registries, model, place, builder)
+    with ahead as stream:
         release = build(
             project,
             name,
@@ -72,6 +81,8 @@ def publish(
             platforms=platforms,
             builder=OciBuilder(stream) if stream else builder,
             base=base,
+            strategy=strategy,
+            cohorts=cohorts,
             now=now,
         )
         agree(release)
@@ -87,6 +98,10 @@ def publish(
         )
         pushed = replace(pushed, copied=copied)
     return Published(release=release, pushed=pushed)
+
+
+def _anchored(project: Project, model: ModelVersion) -> bool:
+    return project.has_lock and model.name in project.lock().anchors
 
 
 @contextmanager

@@ -37,7 +37,7 @@ from mlpack.stores.base import images
 from mlpack.stores.files import atomic
 from mlpack.stores.private import write_private
 from mlpack.stores.project import Project, read_text
-from mlpack.stores.references import Found, find_image
+from mlpack.stores.references import Found, find_image, rebuilt_bytes
 from mlpack.stores.templates import read_template
 
 JINJA = (".j2", ".jinja", ".jinja2")
@@ -166,6 +166,7 @@ def render(project: Project, release: str, order: Order | None = None) -> Render
         made.image,
         made.version,
         gpu=wants_gpu(made.found.image),
+        rebuilt=rebuilt_bytes(made.found),
         timeout=made.timeout,
     )
     if order.form is Form.TEMPLATE:

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mlpack.api.diff import Move, find_move
+from mlpack.api.ways import ways
 from mlpack.model.recipe import BASE
 from mlpack.oci.descriptor import Platform
 from mlpack.oci.reference import Reference
 from mlpack.plan.delta import delta
 from mlpack.plan.engines import ENGINES, Engine, engine
 from mlpack.plan.report import Report
-from mlpack.plan.strategy import Way, one_layer, usual_build, whole_image
+from mlpack.plan.strategy import Way
 from mlpack.plan.tariff import Tariff
 from mlpack.stores.project import Project
 from mlpack.stores.references import Found, find_image
@@ -54,7 +55,7 @@ def report(
     else:
         there = registries() if registries else None
         move = find_move(project, str(away), new, registries=there)
-    ways, missing = _ways(project, chosen, move)
+    found, missing = _ways(project, chosen, move)
     return Report(
         release=f"{name}:{version}",
         digest=new.target.digest,
@@ -66,7 +67,7 @@ def report(
             delta(each, before, f"{name}:{version}", move.pull)
             for each in ([chosen.name] if engine_name else ENGINES)
         ),
-        ways=ways,
+        ways=found,
         missing=missing,
         tariff=tariff or project_tariff(project, recipe.fleet.tariff, "[fleet]"),
         devices=devices or recipe.fleet.devices,
@@ -89,13 +90,10 @@ def _base_elsewhere(project: Project, new: Found) -> Reference | None:
 
 def _ways(project: Project, chosen: Engine, move: Move) -> tuple[tuple[Way, ...], tuple[str, ...]]:
     """All ways that can be worked out, dearest first, and why others cannot."""
-    whole, ours = whole_image(chosen, move.pull), one_layer(chosen, move.pull)
-    locked = project.lock().base.on(move.pull.image.platform) if project.has_lock else None
-    old = move.old.image if move.old else None
-    usual = usual_build(chosen, move.pull, old, locked.layers) if locked else None
-    if usual is None:
-        return (whole, ours), (
-            "the usual build: this release is not on the base mlpack.lock names, "
-            "so which layers hold its dependencies is not known",
-        )
-    return (whole, usual, ours), ()
+    found, usual = ways(project, chosen, move)
+    if usual:
+        return found, ()
+    return found, (
+        "the usual build: this release is not on the base mlpack.lock names, "
+        "so which layers hold its dependencies is not known",
+    )

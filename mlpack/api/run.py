@@ -70,7 +70,13 @@ def run(
     loaded = load(project, text, engine=engine, registries=registries)
     daemon = loaded.daemon
     container = daemon.start(
-        loaded.name, port=port, inside=INSIDE, network=network, env=env or {}, confined=confined
+        loaded.name,
+        port=port,
+        inside=INSIDE,
+        network=network,
+        env=env or {},
+        confined=confined,
+        rebuilt=loaded.rebuilt,
     )
     try:
         daemon.wait(container, ready, seconds=seconds)

@@ -7,14 +7,19 @@ from typing import TYPE_CHECKING
 import click
 
 from mlpack.cli import output
-from mlpack.cli.options import PLATFORM, command, now, project, registries, setting
+from mlpack.cli.options import PLATFORM, command, fleet, hub, now, project, registries, setting
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mlpack.api.build import Release
     from mlpack.api.remote_base import RemoteBase
+    from mlpack.api.strategy import Cohorts
     from mlpack.builders.builder import Builder
     from mlpack.oci.descriptor import Platform
     from mlpack.oci.reference import Reference
+    from mlpack.plan.patching import Choice
+    from mlpack.stores.project import Project
 
 
 @command(
@@ -23,6 +28,9 @@ if TYPE_CHECKING:
     mlpack build                            the project's model, its latest version
     mlpack build fan:2                      this version
     mlpack build fan --platform linux/arm64
+    mlpack build fan --strategy layer       the whole model, not a patch
+    mlpack build fan --strategy patch       a patch to the anchor, or an error that says why not
+    mlpack build fan --device-group vans --fleet fleet.json    by what these devices hold
     mlpack build fan --builder docker       through a Docker daemon
     mlpack build fan --builder acr --acr 0000-0001/edge     through ACR Tasks
     mlpack build fan --base registry.example.com/edge/base@sha256:…
@@ -40,6 +48,21 @@ if TYPE_CHECKING:
     multiple=True,
     help="Build for this platform only; may be repeated. Default: all of [base] platforms.",
 )
+@click.option(
+    "--strategy",
+    type=click.Choice(["auto", "layer", "patch"]),
+    default="auto",
+    show_default=True,
+    help="The whole model, a patch to the one in its anchor, or what devices fetch less of.",
+)
+@click.option(
+    "--device-group",
+    "group",
+    default="",
+    metavar="GROUP",
+    help="The devices auto decides for. Default: devices on the anchor, as [device] says.",
+)
+@fleet
 @click.option(
     "--builder",
     type=click.Choice(["oci", "docker", "acr"]),
@@ -67,6 +90,9 @@ if TYPE_CHECKING:
 def build(
     model: str,
     platforms: tuple[Platform, ...],
+    strategy: str,
+    group: str,
+    fleet: Path | None,
     builder: str,
     acr: str | None,
     base: str | None,
@@ -74,19 +100,27 @@ def build(
     push: bool,
     to: str | None,
 ) -> None:
-    """Make a release: the base and one layer with the model.
+    """Make a release: the base and one layer with the model, or the anchor and one patch.
+
+    The first release of a model that is large enough is its anchor, which mlpack.lock names.
+    Later ones are made both ways, measured, and what the devices fetch less of is kept; a patch
+    above 70 % of the layer is dropped, and the release becomes the new anchor.
 
     Prints the release's reference with its digest, and nothing else, on stdout;
-    what a device on the base will fetch is said on stderr.
+    what a device will fetch is said on stderr.
     """
     from mlpack.api import build as api
+    from mlpack.api.strategy import check_strategy
     from mlpack.model.version import parse_name
+
+    check_strategy(strategy, builder)
 
     here = project()
     name, version = parse_name(model or here.recipe.model)
     place = _place(to, builder, push)
     below = _base(base) if base else None
     made_by = _builder(builder, acr or setting("acr"), below.place if below else None)
+    cohorts = _cohorts(here, group, fleet)
     if push or to:
         from mlpack.api.publish import publish
         from mlpack.cli.push import say
@@ -101,6 +135,8 @@ def build(
                 platforms=platforms,
                 builder=made_by,
                 base=below,
+                strategy=strategy,
+                cohorts=cohorts,
                 now=now(),
                 advance=advance,
                 agree=_checked if check else _say,
@@ -108,26 +144,60 @@ def build(
         say(made.pushed)
         output.answer(made.to_json(), str(made.pushed.reference))
         return
-    release = api.build(
-        here, name, version, platforms=platforms, builder=made_by, base=below, now=now()
-    )
+    with output.progress("making the patch") as advance:
+        release = api.build(
+            here,
+            name,
+            version,
+            platforms=platforms,
+            builder=made_by,
+            base=below,
+            strategy=strategy,
+            cohorts=cohorts,
+            now=now(),
+            advance=advance,
+        )
     (_checked if check else _say)(release)
     output.answer(release.to_json(), release.reference)
 
 
 def _say(release: Release) -> None:
     """What was made, and what a device will fetch."""
-    cost = release.transfer
+    cost, choice = release.transfer, release.choice
+    patched = choice.strategy == "patch"
+    what = "the base's and the anchor's layers, and a patch" if patched else "one layer"
     output.note(
         f"{release.version} on base {release.base.digest.short}: "
-        f"one layer of {output.size(release.layer.size)}"
+        f"{what} of {output.size(release.layer.size)} ({choice.strategy}: {choice.why})"
     )
+    if choice.sides:
+        output.note(_compared(choice))
     output.note(
-        f"a device on the base fetches {output.size(cost.total)} with {cost.engine} "
+        f"a device on the {'anchor' if patched else 'base'} fetches {output.size(cost.total)} "
+        f"with {cost.engine} "
         f"({cost.requests} requests): layer {output.size(cost.layers)}, manifest and config "
         f"{output.size(cost.manifest + cost.config)}, headers {output.size(cost.headers)}, "
         f"handshakes {output.size(cost.handshakes)}"
     )
+    if release.anchored:
+        output.note(
+            f"{release.version} is now the anchor of {release.version.name}, which later patches "
+            "are made against: commit mlpack.lock"
+        )
+
+
+def _compared(choice: Choice) -> str:
+    """Both ways beside each other, for the devices that counted."""
+    rows = [
+        (
+            each.holds,
+            f"{each.devices:,}",
+            output.size(each.layer.total),
+            output.size(each.patch.total),
+        )
+        for each in choice.sides
+    ]
+    return output.table(("holds", "devices", "layer", "patch"), rows, right=(1, 2, 3))
 
 
 def _checked(release: Release) -> None:
@@ -139,6 +209,22 @@ def _checked(release: Release) -> None:
     here = project()
     found = report(here, str(release.version), registries=registries)
     check(found, here.recipe.budget).require()
+
+
+def _cohorts(project: Project, name: str, fleet: Path | None) -> Cohorts | None:
+    """The devices of a group, from a fleet file or from the hub."""
+    from mlpack.errors import UsageError
+
+    if not name:
+        if fleet:
+            raise UsageError("--fleet needs a group", hint="say which: --device-group GROUP")
+        return None
+    from mlpack.api.devices import devices
+    from mlpack.api.plan import meant
+
+    with output.progress("reading twins", counting=True) as bar:
+        held = devices(project, name, fleet=fleet, open_hub=lambda: hub(project), advance=bar)
+    return meant(project, held.devices)
 
 
 def _place(to: str | None, builder: str, push: bool) -> Reference | None:

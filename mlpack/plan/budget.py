@@ -84,7 +84,7 @@ def check(report: Report, budget: BudgetRecipe) -> Verdict:
 
 
 def _lines(report: Report, budget: BudgetRecipe) -> Iterator[Line]:
-    way = report.way("layer")
+    way = report.ours
     layers, total = (way.transfer.layers, way.transfer.total) if way else (None, None)
     if budget.layer is not None:
         yield _bytes("layer", "layers a device fetches", budget.layer, layers)
@@ -111,7 +111,7 @@ def _exact(count: int) -> str:
 
 
 def _money(report: Report, allowed: Money) -> Line:
-    way, currency = report.way("layer"), report.tariff.currency
+    way, currency = report.ours, report.tariff.currency
     bill = report.cost(way, report.devices) if way else None
     title = f"rollout to {counted(report.devices, 'device')}"
     limit = f"{money(allowed.amount)} {allowed.currency}"

@@ -162,7 +162,7 @@ class FleetPlan:
     @cached_property
     def names(self) -> tuple[WayName, ...]:
         """The ways every cohort has, dearest first."""
-        every: tuple[WayName, ...] = ("whole", "usual", "layer")
+        every: tuple[WayName, ...] = ("whole", "usual", "layer", "patch")
         return tuple(name for name in every if self.total(name) is not None)
 
     @cached_property

@@ -62,6 +62,11 @@ class Report:
         """The way called ``name``, where it could be worked out."""
         return next((way for way in self.ways if way.name == name), None)
 
+    @property
+    def ours(self) -> Way | None:
+        """The way mlpack takes: the patch where the release is one, else the layer."""
+        return self.way("patch") or self.way("layer")
+
     def cost(self, way: Way, devices: int) -> CostReport:
         """What ``way`` costs a fleet of ``devices``."""
         return cost(self.tariff, way.transfer.total, devices)

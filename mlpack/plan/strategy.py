@@ -1,12 +1,14 @@
 """What a release costs beside other ways of shipping the same content.
 
-Three ways, all with the same engine, link and files:
+Up to four ways, all with the same engine, link and files:
 
 - *whole*: an empty device fetches the whole image; so does every device after a
   change of its base, or when the old image was removed before the new one came;
 - *usual*: the dependency layers lie above the model and are made anew with every
   build, so they have new names each time and travel with every model;
-- *layer*: mlpack's release, one layer on the base.
+- *layer*: mlpack's release, one layer on the base;
+- *patch*: mlpack's patch release, one layer on the anchor, compared with its model's
+  whole layer.
 
 The usual build is a computation, not a measurement: the layers of the release and
 of the base, reordered, at their real sizes. It is favourable to that build, whose
@@ -32,7 +34,7 @@ from mlpack.plan.transfer import Pull, Transfer, transfer
 STABLE_ROLES = frozenset({"debian", "source"})
 """Layers of the base that the usual build starts ``FROM`` and does not make."""
 
-WayName = Literal["whole", "usual", "layer"]
+WayName = Literal["whole", "usual", "layer", "patch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,17 @@ def one_layer(engine: Engine, pull: Pull) -> Way:
     """What the device fetches of mlpack's release."""
     moved = transfer(engine, pull.image, pull.index, pull.state, pull.link)
     return Way("layer", "mlpack layer", moved)
+
+
+def one_patch(engine: Engine, pull: Pull) -> Way:
+    """What the device fetches of mlpack's patch release; the anchor too, where it lacks that."""
+    moved = transfer(engine, pull.image, pull.index, pull.state, pull.link)
+    return Way("patch", "mlpack patch", moved)
+
+
+def with_layer(image: Image, whole: Layer) -> Image:
+    """The patch release ``image`` as it would be with ``whole`` on the base instead."""
+    return _with_layers(image, [*image.layers[:-2], whole])
 
 
 def usual_build(

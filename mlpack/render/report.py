@@ -43,7 +43,7 @@ def _move(report: Report) -> str:
 
 def _bytes_sentence(report: Report) -> str:
     held = device_on(report.old)
-    ours, usual = report.way("layer"), report.way("usual")
+    ours, usual = report.ours, report.way("usual")
     if ours is None:
         return f"{held} cannot be brought to {report.release}."
     total = ours.transfer.total
@@ -57,7 +57,7 @@ def _bytes_sentence(report: Report) -> str:
 
 
 def _money_sentence(report: Report) -> str:
-    ours, usual = report.way("layer"), report.way("usual")
+    ours, usual = report.ours, report.way("usual")
     count = len(report.unknowns)
     missing = f"{counted(count, 'thing')} {'is' if count == 1 else 'are'} not counted: see below."
     if ours is None:

@@ -15,9 +15,10 @@ TITLES: Mapping[WayName, str] = {
     "whole": "whole image",
     "usual": "usual build",
     "layer": "mlpack layer",
+    "patch": "mlpack patch",
 }
-SHORT: Mapping[WayName, str] = {"whole": "whole", "usual": "usual", "layer": "mlpack"}
-"""Where a terminal's 80 columns must do."""
+SHORT: Mapping[WayName, str] = {"whole": "whole", "usual": "usual", "layer": "layer"}
+"""Where a terminal's 80 columns must do; mlpack's own way is called so."""
 
 
 def plan_blocks(plan: FleetPlan) -> tuple[Block, ...]:
@@ -74,7 +75,13 @@ def _cohort_table(plan: FleetPlan) -> Table:
         for each in plan.cohorts
     ]
     return Table(
-        ("holds", "platform", "devices", *(SHORT[name] for name in plan.names), "time"),
+        (
+            "holds",
+            "platform",
+            "devices",
+            *("mlpack" if name == plan.way else SHORT[name] for name in plan.names),
+            "time",
+        ),
         rows,
         right=range(2, len(plan.names) + 4),
     )

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Descriptor
 from mlpack.oci.digest import Digest
-from mlpack.oci.document import InvalidContent, parse
-from mlpack.stores.base import Corrupt, NotFound, Readable, Store, read
+from mlpack.stores.base import Readable, Store
 from mlpack.stores.copy import copy
 from mlpack.stores.exchange import Refused
 from mlpack.stores.layout import LayoutStore
-from mlpack.stores.records import RECORD, RECORDS
+from mlpack.stores.records import RECORD, RECORDS, is_of
 from mlpack.stores.referrers import attach
 from mlpack.stores.registry import RegistryStore
-
-MAX_BYTES = 64 * 1024
-"""A record is 1 KB; what claims to be one and is larger is left where it is."""
 
 
 def records(store: Readable, target: Descriptor) -> tuple[Descriptor, ...]:
@@ -34,7 +29,7 @@ def records(store: Readable, target: Descriptor) -> tuple[Descriptor, ...]:
         listed = tuple(each for each in store.entries() if each.artifact_type == RECORD)
     else:
         return ()
-    return tuple(each for each in listed if _is_of(store, each, target))
+    return tuple(each for each in listed if is_of(store, each, target))
 
 
 def carry(
@@ -58,16 +53,3 @@ def carry(
     else:
         return None
     return record.digest
-
-
-def _is_of(store: Readable, record: Descriptor, target: Descriptor) -> bool:
-    """Whether ``record`` is a small artifact that says it is about ``target``."""
-    if record.media_type != media.MANIFEST:
-        return False
-    try:
-        manifest = parse(read(store, record), "record")
-        subject = Descriptor.from_json(manifest.need("subject"))
-        parts = [Descriptor.from_json(each) for each in manifest.need("layers").elements()]
-    except (InvalidContent, Corrupt, NotFound):
-        return False
-    return subject.digest == target.digest and sum(each.size for each in parts) <= MAX_BYTES

@@ -89,10 +89,12 @@ class Daemon:
         network: str,
         env: Mapping[str, str],
         confined: bool = True,
+        rebuilt: int = 0,
     ) -> str:
         """Run ``image`` in the background and return the container's id.
 
-        It is ``confined`` as modules on devices are. Its port ``inside`` is published as
+        It is ``confined`` as modules on devices are, with room for the ``rebuilt`` bytes of
+        its model below /tmp. Its port ``inside`` is published as
         ``port`` of the loopback address; on the host's network it is told to listen on
         ``port`` itself.
         """
@@ -103,7 +105,7 @@ class Daemon:
         if network:
             way = ("--network", network, *way)
         settings = [part for key, value in told.items() for part in ("-e", f"{key}={value}")]
-        limits = confining_options() if confined else ()
+        limits = confining_options(rebuilt) if confined else ()
         return self._ask("run", "-d", *limits, *way, *settings, image).splitlines()[-1]
 
     def wait(self, container: str, url: str, *, seconds: float) -> None:

@@ -26,6 +26,7 @@ from mlpack.stores.archive import ArchiveStore
 from mlpack.stores.base import NotFound, Readable, read_index, select_image
 from mlpack.stores.layout import REF_NAME, LayoutStore
 from mlpack.stores.project import Project
+from mlpack.stores.records import read_record
 from mlpack.stores.releases import MODEL, VERSION, releases
 
 if TYPE_CHECKING:
@@ -82,6 +83,14 @@ def find_image(
     )
     index = read_index(store, target) if target.media_type in media.INDEXES else None
     return Found(text, store, target, select_image(store, target, platform), index)
+
+
+def rebuilt_bytes(found: Found) -> int:
+    """How many bytes a patch release rebuilds when it starts, by its record; else 0."""
+    if not isinstance(found.store, LayoutStore):
+        return 0
+    said = read_record(found.store, found.target).get("rebuilt")
+    return said if isinstance(said, int) else 0
 
 
 def in_registry(text: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from mlpack import __version__
@@ -15,7 +15,7 @@ from mlpack.model.version import SCORING, ModelVersion, version_order
 from mlpack.oci import descriptor as media
 from mlpack.oci.compression import PACKING, OpenFile
 from mlpack.oci.descriptor import Descriptor
-from mlpack.oci.digest import Digest, Hashed, Writable
+from mlpack.oci.digest import Digest, Hashed, Hashing, Writable
 from mlpack.oci.document import canonical
 from mlpack.oci.image import Image, Layer
 from mlpack.oci.index import Index, build_index
@@ -56,13 +56,35 @@ def model_labels(model: ModelVersion) -> Mapping[str, str]:
     return {MODEL: model.name, VERSION: model.version, CONTENT: str(model.digest)}
 
 
-def served_record(model: ModelVersion) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a file of a patch release is made of; paths are below :data:`APP_ROOT`."""
+
+    source: str
+    """The anchor's file."""
+
+    patch: str = ""
+    """The patch to it; empty where both files are the same."""
+
+    def to_json(self) -> dict[str, object]:
+        """For the record in the image."""
+        return {"from": self.source, **({"patch": self.patch} if self.patch else {})}
+
+
+def served_record(model: ModelVersion, origins: Mapping[str, Origin] | None = None) -> bytes:
     """The record of the model inside its image (docs/formats.md), which the runtime checks.
 
-    The image's config has name, version and digest, too; but no process inside sees that.
+    ``origins`` says by path which files are not in the image as they are. The image's config
+    has name, version and digest, too; but no process inside sees that.
     """
     files = [
-        {"path": each.path, "sha256": each.digest.hex, "size": each.size} for each in model.files
+        {
+            "path": each.path,
+            "sha256": each.digest.hex,
+            "size": each.size,
+            **(origins[each.path].to_json() if origins and each.path in origins else {}),
+        }
+        for each in model.files
     ]
     named = {"name": model.name, "version": model.version, "digest": str(model.digest)}
     return canonical({**named, "files": files}) + b"\n"
@@ -88,6 +110,12 @@ def model_files(layout: LayoutStore, model: ModelVersion) -> tuple[list[Entry], 
     return [*entries, Entry(recorded, size=len(record))], open_file
 
 
+def measure_model_layer(layout: LayoutStore, model: ModelVersion) -> Layer:
+    """What :func:`write_model_layer` would write; nothing is kept."""
+    entries, open_file = model_files(layout, model)
+    return write_layer(entries, open_file, Hashing(_Nowhere()))
+
+
 def write_model_layer(layout: LayoutStore, model: ModelVersion, copy: Writable | None) -> Layer:
     """Write the one layer a release adds, and each piece of it to ``copy`` as well."""
     entries, open_file = model_files(layout, model)
@@ -95,6 +123,13 @@ def write_model_layer(layout: LayoutStore, model: ModelVersion, copy: Writable |
         layer = write_layer(entries, open_file, _Both(out, copy) if copy else out)
         out.commit(layer.descriptor)
     return layer
+
+
+class _Nowhere:
+    """Forgets what is written."""
+
+    def write(self, data: bytes, /) -> int:
+        return len(data)
 
 
 class _Both:
@@ -153,8 +188,18 @@ def name_release(layout: LayoutStore, name: str, version: str, target: Descripto
     layout.tag(replace(target, annotations=named), release_tag(name, version))
 
 
-def identity(lock: Lock, model: ModelVersion, images: Sequence[Image]) -> dict[str, object]:
-    """Everything the release's bytes came from: equal records mean equal images."""
+def identity(
+    lock: Lock,
+    model: ModelVersion,
+    images: Sequence[Image],
+    anchor: Digest | None = None,
+    whole: Layer | None = None,
+) -> dict[str, object]:
+    """Everything the release's bytes came from: equal records mean equal images.
+
+    ``anchor`` is the release that a patch is made against, and ``whole`` the layer that would
+    hold the model without it, which reports compare it with.
+    """
     layer = images[0].layers[-1]
     return {
         "model": {"name": model.name, "version": model.version, "digest": str(model.digest)},
@@ -163,9 +208,15 @@ def identity(lock: Lock, model: ModelVersion, images: Sequence[Image]) -> dict[s
         "layer": {"digest": str(layer.digest), "diff_id": str(layer.diff_id)},
         "images": {str(image.platform): str(image.digest) for image in images},
         "packing": PACKING.to_json(),
-        "strategy": "layer",
+        "strategy": "patch" if anchor else "layer",
+        **({"anchor": str(anchor)} if anchor else {}),
+        **({"whole": _named(whole), "rebuilt": sum(f.size for f in model.files)} if whole else {}),
         "mlpack": __version__,
     }
+
+
+def _named(layer: Layer) -> dict[str, object]:
+    return {**layer.descriptor.to_json(), "diff_id": str(layer.diff_id)}
 
 
 def release_tag(name: str, version: str) -> str:

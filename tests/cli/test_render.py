@@ -18,6 +18,7 @@ from mlpack.render.iotedge.secrets import Passwords
 from mlpack.render.iotedge.validate import problems
 from mlpack.stores.base import images, read_index
 from mlpack.stores.project import Project
+from mlpack.stores.references import find_image
 from mlpack.stores.templates import read_template
 from tests.support import ARM64, make_project, run, tiny_onnx
 
@@ -617,4 +618,4 @@ def test_a_base_deployment_is_sent_with_its_passwords_and_shown_without(edge: Pr
 def test_what_deploy_sends_is_what_render_writes(edge: Project) -> None:
     written = json.loads(rendered(edge, "fan", "--layered"))["modulesContent"]
     pinned = Reference.parse(f"registry.example.com/edge/fan@{digest(edge, '1')}")
-    assert release_content(edge, "fan", pinned, "1") == written
+    assert release_content(edge, "fan", pinned, find_image(edge, "fan:1")) == written

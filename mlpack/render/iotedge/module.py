@@ -85,7 +85,7 @@ def model_module(name: str, image: Reference, *, version: str, settings: ModuleR
     long as its variables name no other providers.
     """
     bindings = {f"{SCORING_PORT}/tcp": [{"HostPort": str(settings.port)}]}
-    host = {"PortBindings": bindings, **container.confined()}
+    host = {"PortBindings": bindings, **container.confined(settings.rebuilt)}
     made = _module(name, image, version, settings, {"HostConfig": host})
     if not settings.gpu:
         return made

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 
 from mlpack.model.edge import ALL_GPUS
-from mlpack.render.container import TMP_BYTES
+from mlpack.render.container import tmp_bytes
 from mlpack.render.kubernetes.workload import PORT, PORT_NAME, Workload
 
 LIVE, READY = "/v2/health/live", "/v2/health/ready"
@@ -75,8 +75,9 @@ def container(workload: Workload) -> dict[str, object]:
 
 def volumes(workload: Workload) -> list[dict[str, object]]:
     """The pod's volumes: /tmp in memory, and the release where it is an image volume."""
+    limit = str(tmp_bytes(workload.settings.rebuilt))
     found: list[dict[str, object]] = [
-        {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": str(TMP_BYTES)}}
+        {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": limit}}
     ]
     if workload.volume:
         image = {"reference": str(workload.image), "pullPolicy": "IfNotPresent"}
