@@ -24,6 +24,7 @@ from mlpack.oci.descriptor import Descriptor, Platform
 from mlpack.oci.digest import Digest
 from mlpack.oci.image import Image, Layer
 from mlpack.oci.index import Index
+from mlpack.oci.reference import Reference
 from mlpack.plan.engines import DeviceState, engine
 from mlpack.plan.patching import Choice
 from mlpack.plan.transfer import Link, Transfer, transfer
@@ -180,7 +181,8 @@ def _keep(
     with project.exclusive():
         target, index = keep_release(project.layout, model, images, record)
         if base is not None:
-            remember_base(project.layout, release_tag(model.name, model.version), base.place)
+            place = _place_below(project, base, settled)
+            remember_base(project.layout, release_tag(model.name, model.version), place)
         wanted = due(order, settled.choice, bases[0], images[0])
         anchored = wanted and keep_anchor(project, lock, model.name, target.digest)
         on = settled.anchor.images[0] if settled.patch and settled.anchor else bases[0]
@@ -197,6 +199,15 @@ def _keep(
         )
         Ledger(project.ledger).record_release(_entry(release, record, now))
     return release
+
+
+def _place_below(project: Project, base: RemoteBase, settled: Settled) -> Reference:
+    """Where the layers below the top one are: with the base, or with an anchor that is not here."""
+    anchor, where = settled.anchor, project.recipe.repository
+    if settled.patch is None or anchor is None or where is None:
+        return base.place
+    here = project.layout.exists(anchor.images[0].layers[-1].descriptor)
+    return base.place if here else where.pinned(anchor.target.digest)
 
 
 def _platforms(

@@ -54,13 +54,13 @@ def release_deployment(
             f"[edge.modules.{module}] is the module of the release",
             hint="what it is told stands under [module]; its image is the release's",
         )
-    settings = replace(recipe.module, rebuilt=rebuilt)
+    settings = recipe.module
     if gpu and not settings.gpu:
         settings = replace(settings, gpu=ALL)
     beside = (edge_module(name, each) for name, each in recipe.edge.modules.items())
     return deployment(
         recipe.edge,
-        (model_module(module, image, version=version, settings=settings), *beside),
+        (model_module(module, image, version=version, settings=settings, rebuilt=rebuilt), *beside),
         edge_routes(recipe.edge, module),
         timeout_seconds=timeout,
     )

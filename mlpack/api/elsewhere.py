@@ -86,7 +86,7 @@ def kubernetes(project: Project, release: str, wanted: Wanted) -> Elsewhere:
     recipe = project.recipe
     found, image = find_pinned(project, release, wanted.repository, wanted.platform)
     name, version = found.release
-    settings = replace(recipe.module, rebuilt=rebuilt_bytes(found))
+    settings = recipe.module
     if wants_gpu(found.image) and not settings.gpu:
         settings = replace(settings, gpu=ALL)
     require_open(settings)
@@ -102,6 +102,7 @@ def kubernetes(project: Project, release: str, wanted: Wanted) -> Elsewhere:
         nodes=_nodes(project, wanted.group) if wanted.group else {},
         platform=found.image.platform if only else None,
         volume=_volume(project, found, wanted) if wanted.base else None,
+        rebuilt=rebuilt_bytes(found),
     )
     return Elsewhere(
         target="kubernetes",
@@ -174,7 +175,10 @@ def _volume(project: Project, found: Found, wanted: Wanted) -> ImageVolume | Non
     lock = project.lock().base
     for image in [found.image] if wanted.platform else images(found.store, found.target):
         locked = lock.on(image.platform)
-        if locked is None or image.layers[:-1] != tuple(e.layer for e in locked.layers):
+        below = tuple(each.layer for each in locked.layers) if locked else ()
+        # One more, or the anchor's and a patch.
+        above = len(image.layers) - len(below)
+        if locked is None or image.layers[: len(below)] != below or above not in (1, 2):
             raise NotOnThatBase(f"{found.name} is not the base in mlpack.lock and one layer")
     platform = lock.on(found.image.platform)
     if platform is None:

@@ -13,6 +13,7 @@ from mlpack.oci.image import Image
 from mlpack.oci.reference import Reference
 from mlpack.stores.base import images
 from mlpack.stores.copy import copy
+from mlpack.stores.patches import find_target
 from mlpack.stores.project import Project
 from mlpack.stores.references import find_image
 from mlpack.stores.registries import Registries
@@ -62,6 +63,25 @@ def adopt(project: Project, registries: Registries, place: Reference) -> RemoteB
         locked=False,
         platforms=tuple(each.platform for each in own.base.platforms),
     )
+
+
+def adopt_anchor(project: Project, registries: Registries, name: str) -> None:
+    """Read manifests and configs of the anchor of model ``name`` into the store; no layer.
+
+    It is looked for in [image] repository. Where it cannot be read, nothing is said: a build
+    that needs it says that it is not here.
+    """
+    digest = project.lock().anchors.get(name) if project.has_lock else None
+    where = project.recipe.repository
+    if digest is None or where is None or find_target(project.layout, digest):
+        return
+    try:
+        found = find_image(None, str(where.pinned(digest)), registries=registries)
+        made = images(found.store, found.target)
+        layers = {layer.digest for image in made for layer in image.layers}
+        copy(found.store, project.layout, found.target, skip=layers)
+    except MlpackError:
+        return
 
 
 def _locked(lock: Lock, target: Descriptor, place: Reference) -> tuple[Platform, ...]:

@@ -100,7 +100,7 @@ def build(
     push: bool,
     to: str | None,
 ) -> None:
-    """Make a release: the base and one layer with the model, or the anchor and one patch.
+    """Make a release: the base and one layer with the model, or a patch on its anchor.
 
     The first release of a model that is large enough is its anchor, which mlpack.lock names.
     Later ones are made both ways, measured, and what the devices fetch less of is kept; a patch
@@ -118,7 +118,7 @@ def build(
     here = project()
     name, version = parse_name(model or here.recipe.model)
     place = _place(to, builder, push)
-    below = _base(base) if base else None
+    below = _base(base, name) if base else None
     made_by = _builder(builder, acr or setting("acr"), below.place if below else None)
     cohorts = _cohorts(here, group, fleet)
     if push or to:
@@ -237,11 +237,13 @@ def _place(to: str | None, builder: str, push: bool) -> Reference | None:
     return Reference.parse(to) if to else None
 
 
-def _base(reference: str) -> RemoteBase:
-    from mlpack.api.remote_base import adopt
+def _base(reference: str, model: str) -> RemoteBase:
+    from mlpack.api.remote_base import adopt, adopt_anchor
     from mlpack.oci.reference import Reference
 
-    return adopt(project(), registries(), Reference.parse(reference))
+    found = adopt(project(), registries(), Reference.parse(reference))
+    adopt_anchor(project(), registries(), model)
+    return found
 
 
 def _builder(name: str, place: str, base_at: Reference | None) -> Builder | None:

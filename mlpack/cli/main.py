@@ -24,7 +24,7 @@ COMMANDS = {
     "models": "List models and their versions.",
     "show": "Show one model version: files, signature, metrics.",
     "base": "Build or show the stable base image.",
-    "build": "Make a release: the base and one layer with the model.",
+    "build": "Make a release: the base and one layer with the model, or a patch on its anchor.",
     "push": "Send a release to its registry: only what it lacks.",
     "pull": "Bring an image from a registry into the project's store.",
     "copy": "Copy an image between registries, layouts and archives.",

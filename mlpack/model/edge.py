@@ -84,8 +84,6 @@ class ModuleRecipe(Container):
 
     name: str = ""
     port: int = 5001
-    rebuilt: int = 0
-    """Bytes the release rebuilds below /tmp at start, which no file says: the release does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

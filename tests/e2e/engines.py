@@ -145,10 +145,10 @@ class Docker:
         """``docker rmi``."""
         run(*self.command("rmi", reference))
 
-    def start(self, name: str, environment: Sequence[str] = ()) -> str:
+    def start(self, name: str, environment: Sequence[str] = (), options: Sequence[str] = ()) -> str:
         """Run a container as IoT Edge would, but read-only and with no capability."""
         env = [part for each in environment for part in ("-e", each)]
-        hardened = ["--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL"]
+        hardened = ["--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", *options]
         return run(*self.command("run", "-d", "--network", "host", *hardened, *env, name))
 
     def stop(self, container: str) -> None:
@@ -306,11 +306,13 @@ class Containerd:
         run(*self.command("images", "rm", "--sync", reference))
 
     def start(self, name: str, environment: Sequence[str] = ()) -> str:
-        """Run a container on the host's network."""
+        """Run a container on the host's network; only /tmp can be written."""
         container = f"c{time.monotonic_ns()}"
         env = [part for each in environment for part in ("--env", each)]
         log = ["--log-uri", f"file://{self.folder}/{container}.log"]
-        run(*self.command("run", "-d", "--net-host", *log, *env, name, container))
+        tmp = "type=tmpfs,src=tmpfs,dst=/tmp,options=nosuid:nodev:mode=1777"
+        hardened = ["--read-only", "--mount", tmp]
+        run(*self.command("run", "-d", "--net-host", *hardened, *log, *env, name, container))
         return container
 
     def stop(self, container: str) -> None:

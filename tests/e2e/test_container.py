@@ -6,6 +6,7 @@ import json
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -40,10 +41,20 @@ def run(raw):
 class Service:
     """A container that listens."""
 
-    def __init__(self, engine: Engine, image: str) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        image: str,
+        environment: Sequence[str] = (),
+        options: Sequence[str] = (),
+    ) -> None:
         self.engine = engine
         self.port = free_port()
-        self.container = engine.start(image, [f"MLPACK_PORT={self.port}"])
+        told = [f"MLPACK_PORT={self.port}", *environment]
+        if isinstance(engine, Docker):
+            self.container = engine.start(image, told, options)
+        else:
+            self.container = engine.start(image, told)
 
     def request(self, path: str, body: bytes | None = None) -> tuple[int, bytes]:
         """The status and body of one request."""

@@ -78,14 +78,17 @@ class Module:
         }
 
 
-def model_module(name: str, image: Reference, *, version: str, settings: ModuleRecipe) -> Module:
+def model_module(
+    name: str, image: Reference, *, version: str, settings: ModuleRecipe, rebuilt: int = 0
+) -> Module:
     """The module that runs a release, reachable at the ``port`` of the device it is given.
 
-    It may write below /tmp alone, and has no privileges. With GPUs it scores on them, as
+    It may write below /tmp alone, where there is room for the ``rebuilt`` bytes of its model,
+    and has no privileges. With GPUs it scores on them, as
     long as its variables name no other providers.
     """
     bindings = {f"{SCORING_PORT}/tcp": [{"HostPort": str(settings.port)}]}
-    host = {"PortBindings": bindings, **container.confined(settings.rebuilt)}
+    host = {"PortBindings": bindings, **container.confined(rebuilt)}
     made = _module(name, image, version, settings, {"HostConfig": host})
     if not settings.gpu:
         return made

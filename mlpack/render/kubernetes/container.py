@@ -75,7 +75,7 @@ def container(workload: Workload) -> dict[str, object]:
 
 def volumes(workload: Workload) -> list[dict[str, object]]:
     """The pod's volumes: /tmp in memory, and the release where it is an image volume."""
-    limit = str(tmp_bytes(workload.settings.rebuilt))
+    limit = str(tmp_bytes(workload.rebuilt))
     found: list[dict[str, object]] = [
         {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": limit}}
     ]

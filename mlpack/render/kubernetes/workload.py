@@ -63,6 +63,8 @@ class Workload:
     """Where the image is one platform's alone."""
 
     volume: ImageVolume | None = None
+    rebuilt: int = 0
+    """Bytes of its model that it makes below /tmp when it starts."""
 
     def __post_init__(self) -> None:
         for each in (self.image, *((self.volume.base,) if self.volume else ())):
