@@ -118,7 +118,7 @@ def _deltas(of: Sample, tables: bool, usual: float) -> Iterator[Fit]:
     changed = np.flatnonzero(of.old != of.new)
     share = len(changed) / max(len(of.new), 1)
     if share > 0.3:
-        scales = {1.0: 0, usual: 0}
+        scales = {1.0: 0, usual if of.kind.scalar else 1.0: 0}
         if share > 0.5:
             scales.setdefault(_scale(of.kind, of.old, of.new), _SCALE)
         for scale, taken in scales.items():
