@@ -96,7 +96,7 @@ def _triples(control: bytes) -> Iterator[tuple[int, int, int]]:
     sizes = (words & np.uint64(2**63 - 1)).astype(np.int64)
     signed = np.where(words >> np.uint64(63), -sizes, sizes)
     for copied, literal, moved in signed.reshape(-1, 3).tolist():
-        yield copied, literal, moved
+        yield (copied, literal, moved)
 
 
 class _Aligned:
