@@ -12,9 +12,11 @@ from mlpack.errors import MlpackError
 from mlpack.oci.digest import Digest, Writable
 from mlpack.oci.image import Image, chain_ids
 from mlpack.plan.bundle import Bundle, lacking
+from mlpack.plan.containers import Held
 from mlpack.plan.engines import DeviceState
 from mlpack.stores.base import Readable
 from mlpack.stores.bundle import write_archive
+from mlpack.stores.releases import MODEL, VERSION
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -73,6 +75,17 @@ def connected(*, otherwise: str = "") -> Iterator[DockerClient]:
         client.close()
 
 
+@contextmanager
+def refusals(what: str, hint: str = "") -> Iterator[None]:
+    """Say ``what`` before the daemon's own words, where it says no inside the block."""
+    from docker.errors import DockerException
+
+    try:
+        yield
+    except DockerException as error:
+        raise DockerRefused(f"{what}: {_said(error)}", hint=hint) from error
+
+
 def _said(error: Exception) -> str:
     return one_line(getattr(error, "explanation", None) or error)
 
@@ -123,6 +136,45 @@ class _Told:
     def write(self, data: bytes, /) -> None:
         self.file.write(data)
         self.moved(len(data))
+
+
+def held(client: DockerClient, name: str) -> Held | None:
+    """The image ``name`` as the daemon has it."""
+    from docker.errors import NotFound
+
+    try:
+        found = client.api.inspect_image(name)
+    except NotFound:
+        return None
+    labels = (found.get("Config") or {}).get("Labels") or {}
+    release = f"{labels[MODEL]}:{labels[VERSION]}" if {MODEL, VERSION} <= set(labels) else ""
+    return Held(name, found["Id"], release)
+
+
+def pull(
+    client: DockerClient,
+    name: str,
+    login: tuple[str, str] | None,
+    moved: Callable[[int], None],
+    *,
+    hint: str,
+) -> None:
+    """Have the daemon pull ``name``, with ``login`` or with what this machine is logged in with.
+
+    ``moved`` is called with bytes as they come. Raises :class:`DockerRefused`.
+    """
+    auth = {"username": login[0], "password": login[1]} if login else None
+    came: dict[str, int] = {}
+    refused = ""
+    with refusals(f"{name} cannot be pulled", hint):
+        for line in client.api.pull(name, stream=True, decode=True, auth_config=auth):
+            refused = line.get("error", refused)
+            if line.get("status") == "Downloading":
+                now = (line.get("progressDetail") or {}).get("current", 0)
+                moved(max(now - came.get(line["id"], 0), 0))
+                came[line["id"]] = max(now, came.get(line["id"], 0))
+    if refused:
+        raise DockerRefused(f"{name} cannot be pulled: {one_line(refused)}", hint=hint)
 
 
 def _chains(client: DockerClient) -> frozenset[Digest]:
