@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from mlpack.delta.spans import npy, onnx, safetensors, tflite, zip
+from mlpack.delta.spans import npy, onnx, pickled, safetensors, tflite, torch, zip
 from mlpack.delta.spans.span import Buffer, Damaged, Kind, Span, settled
 
 __all__ = ["Buffer", "Kind", "Span", "external_spans", "find_spans"]
@@ -45,9 +45,18 @@ def _arrays(view: memoryview) -> Iterable[Span]:
     if view[: len(npy.MAGIC)] == npy.MAGIC:
         return npy.find(view, 0, len(view), "array")
     if view[: len(zip.MAGIC)] == zip.MAGIC:
-        return npy.find_members(view, zip.members(view))
+        return _members(view)
     if view[4:8] == tflite.IDENTIFIER:
         return tflite.find(view)
     if safetensors.is_one(view):
         return safetensors.find(view)
+    if pickled.is_one(view):
+        return pickled.find(view)
     return onnx.find(view)[0]
+
+
+def _members(view: memoryview) -> Iterable[Span]:
+    members = zip.members(view)
+    if any(member.name.endswith(torch.PICKLE) for member in members):
+        return torch.find(view, members)
+    return npy.find_members(view, members)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from mlpack.delta.spans.span import MAX_RANK, Damaged, Kind, Span, array
 
-MAX_HEADER = 16 * 2**20
+MAX_HEADER = 8 * 2**20
 """The format allows 100 MB; a model of ten thousand tensors needs one."""
 
 _LENGTH = 8
@@ -25,7 +25,7 @@ _KINDS = {
     "U32": Kind.I32,
     "I16": Kind.I16,
     "U16": Kind.I16,
-    "C64": Kind.F32,  # complex, as pairs
+    "C64": Kind.F32,
 }
 """Of a number in the header; every other type (I8, U8, BOOL, F8_E4M3, F4...) is one of bytes."""
 
@@ -64,6 +64,7 @@ def _tensor(name: str, said: object, start: int, size: int) -> Iterator[Span]:
             if not begin <= end <= size - start:
                 raise Damaged(f"{name!r} ends after the file")
             kind = _KINDS.get(dtype, Kind.I8)
+            dims += [2] if dtype == "C64" else []  # complex, as pairs
             yield from array(name, start + begin, end - begin, kind, tuple(dims))
         case _:
             raise Damaged(f"{name!r} is no tensor")

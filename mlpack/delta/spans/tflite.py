@@ -25,7 +25,7 @@ _KINDS = {
     2: Kind.I32,
     4: Kind.I64,
     7: Kind.I16,
-    8: Kind.F32,  # complex, as pairs
+    8: Kind.F32,
     10: Kind.F64,
     11: Kind.F64,
     12: Kind.I64,
@@ -34,6 +34,8 @@ _KINDS = {
     18: Kind.BF16,
 }
 """``TensorType``; the others are of bytes, or of four bits."""
+_COMPLEX = {8, 11}
+"""As pairs of floats."""
 _NO_NUMBERS = {5, 13, 14}
 """Texts, resources, variants."""
 
@@ -50,7 +52,8 @@ def find(view: memoryview) -> Iterator[Span]:
                 start, length = places[buffer]
                 name = file.text(tensor, _NAME, MAX_NAME)
                 known = _KINDS.get(kind, Kind.I8)
-                yield from array(name, start, length, known, _shape(file, tensor))
+                tail = (2,) if kind in _COMPLEX else ()
+                yield from array(name, start, length, known, (*_shape(file, tensor), *tail))
 
 
 def _place(file: Flatbuffer, buffer: int) -> tuple[int, int]:
@@ -65,8 +68,8 @@ def _place(file: Flatbuffer, buffer: int) -> tuple[int, int]:
     return (offset, file.scalar(buffer, _SIZE, 8)) if offset > 1 else (0, 0)
 
 
-def _shape(file: Flatbuffer, tensor: int) -> tuple[int, ...] | None:
+def _shape(file: Flatbuffer, tensor: int) -> tuple[int, ...]:
     start, rank = file.vector(tensor, _SHAPE, 4)
-    if rank > MAX_RANK:
-        return None
-    return tuple(file.number(start + 4 * each, 4, signed=True) for each in range(rank))
+    # One axis too many is as good as a thousand: the shape is left out.
+    axes = range(min(rank, MAX_RANK + 1))
+    return tuple(file.number(start + 4 * each, 4, signed=True) for each in axes)

@@ -57,6 +57,15 @@ class _Central(NamedTuple):
     header: int
 
 
+class _Said(NamedTuple):
+    """What the directory says of a stored member."""
+
+    name: bytes
+    size: int
+    packed: int
+    header: int
+
+
 class _Local(NamedTuple):
     """The header before a member (4.3.7)."""
 
@@ -73,20 +82,41 @@ class _Local(NamedTuple):
     extra_size: int
 
 
-def members(view: memoryview) -> Iterator[Member]:
-    """Each member that is neither compressed nor encrypted. Raises :class:`Damaged`."""
-    count, at, end = _directory(view)
+def members(view: memoryview) -> list[Member]:
+    """The members that are neither compressed nor encrypted, in the order of their bytes.
+
+    No two may share bytes, or a small zip could hold a very large one. Raises :class:`Damaged`.
+    """
+    found, last = list[Member](), 0
+    said, directory = _said(view)
+    for each in sorted(said, key=lambda one: one.header):
+        member = _member(view, each, directory)
+        if each.header < last:
+            raise Damaged(f"two members in one place, at byte {each.header}")
+        found.append(member)
+        last = member.end
+    return found
+
+
+def _said(view: memoryview) -> tuple[list[_Said], int]:
+    """What the directory says of the stored members, and where it begins."""
+    count, first, end = _directory(view)
     if count > MAX_MEMBERS:
         raise Damaged(f"{count} members")
-    first = at
+    found, at = list[_Said](), first
     for _ in range(count):
-        said = _Central._make(_read(_CENTRAL, view, at))
-        names = at + _CENTRAL.size
-        at = names + said.name_size + said.extra_size + said.comment_size
-        if said.magic != b"PK\x01\x02" or at > end:
+        entry = _Central._make(_read(_CENTRAL, view, at))
+        name = at + _CENTRAL.size
+        extra = name + entry.name_size
+        comment = extra + entry.extra_size
+        at = comment + entry.comment_size
+        if entry.magic != b"PK\x01\x02" or at > end:
             raise Damaged("a directory that ends before its members")
-        if said.method == 0 and not said.flags & _ENCRYPTED:
-            yield _member(view, said, names, first)
+        if entry.method == 0 and not entry.flags & _ENCRYPTED:
+            numbers = [entry.size, entry.packed, entry.header]
+            whole = _whole(numbers, view[extra:comment].tobytes())
+            found.append(_Said(view[name:extra].tobytes(), *whole))
+    return found, first
 
 
 def _directory(view: memoryview) -> tuple[int, int, int]:
@@ -109,28 +139,24 @@ def _directory(view: memoryview) -> tuple[int, int, int]:
     return count, start, start + size
 
 
-def _member(view: memoryview, said: _Central, names: int, directory: int) -> Member:
-    extra = names + said.name_size
-    name = view[names:extra].tobytes()
-    size, packed, header = _whole(
-        [said.size, said.packed, said.header], view[extra : extra + said.extra_size].tobytes()
-    )
-    local = _Local._make(_read(_LOCAL, view, header))
-    own_name = header + _LOCAL.size
-    own_extra = own_name + local.name_size
-    start = own_extra + local.extra_size
-    own_sizes = _whole([local.size, local.packed], view[own_extra:start].tobytes())
+def _member(view: memoryview, said: _Said, directory: int) -> Member:
+    local = _Local._make(_read(_LOCAL, view, said.header))
+    name = said.header + _LOCAL.size
+    extra = name + local.name_size
+    start = extra + local.extra_size
+    sizes = _whole([local.size, local.packed], view[extra:start].tobytes())
     # A writer that could not go back wrote the sizes behind the member.
     unsaid = {0, _LONG} if local.flags & _SIZES_BEHIND else set()
     agree = (
-        (local.magic, local.method) == (MAGIC, said.method)
-        and view[own_name:own_extra] == name
-        and set(own_sizes) <= {size} | unsaid
-        and packed == size
+        (local.magic, local.method) == (MAGIC, 0)
+        and view[name:extra] == said.name
+        and set(sizes) <= {said.size} | unsaid
+        and said.packed == said.size
     )
-    if not agree or start + size > directory:
-        raise Damaged(f"a member whose headers disagree, at byte {header}")
-    return Member(name[-MAX_NAME:].decode("utf-8", "replace"), start, start + size)
+    end = start + said.size
+    if not agree or end > directory:
+        raise Damaged(f"a member whose headers disagree, at byte {said.header}")
+    return Member(said.name[-MAX_NAME:].decode("utf-8", "replace"), start, end)
 
 
 def _whole(numbers: list[int], extra: bytes) -> list[int]:

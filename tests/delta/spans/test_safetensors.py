@@ -70,6 +70,11 @@ def test_types_of_less_than_a_byte_have_no_shape() -> None:
     assert (span.kind, span.shape) == (Kind.I8, (3,))
 
 
+def test_complex_numbers_are_pairs() -> None:
+    (span,) = sound(by_hand({"a": tensor("C64", [3], 0, 24)}, b"\0" * 24))
+    assert (span.kind, span.shape) == (Kind.F32, (3, 2))
+
+
 def test_tied_tensors_are_one_span() -> None:
     said = tensor("F32", [2], 0, 8)
     overlapping = {"b": said, "a": said, "c": tensor("F32", [2], 4, 12)}

@@ -112,6 +112,11 @@ def test_tensors_without_numbers_have_no_span() -> None:
     assert sound(model(tensors, [b"", WEIGHT.tobytes()])) == ()
 
 
+def test_complex_numbers_are_pairs() -> None:
+    (span,) = sound(model([Tensor("w", 8, 1, (3, 2))], [b"", WEIGHT.tobytes()]))
+    assert (span.kind, span.shape) == (Kind.F32, (3, 2, 2))
+
+
 def test_four_bits_and_unknown_shapes() -> None:
     tensors = [Tensor("w", 17, 0, (3, 3)), Tensor("v", 0, 1, (-1, 4)), Tensor("u", 0, 2, [1] * 40)]
     spans = by_name(model(tensors, [b"12345", WEIGHT.tobytes(), b"1234"]))
