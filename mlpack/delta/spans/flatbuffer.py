@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from mlpack.delta.spans.span import Damaged
 
-MAX_READS = 2_000_000
+MAX_READS = 1_000_000
 """Of one file. A tensor takes some twenty."""
 
 

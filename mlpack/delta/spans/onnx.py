@@ -117,9 +117,12 @@ class _Reader:
                 self._sparse(self._wire.message(begin, stop, _SPARSE), prefix)
 
     def _node(self, node: Message, prefix: str, depth: int) -> None:
+        attributes = list(node.parts(_NODE_ATTRIBUTE))
+        if not attributes:
+            return
         # An output always has a name, and it is the graph's own; a node need have none.
         name = node.text(_NODE_OUTPUT, MAX_NAME) or node.text(_NODE_NAME, MAX_NAME)
-        for part in node.parts(_NODE_ATTRIBUTE):
+        for part in attributes:
             self._attribute(self._wire.message(*part, _ATTRIBUTE), f"{prefix}{name}.", depth)
 
     def _attribute(self, attribute: Message, prefix: str, depth: int) -> None:

@@ -14,7 +14,8 @@ from mlpack.delta.spans import pickle_code as code
 from mlpack.delta.spans.pickle_values import Global, Made, Piece
 from mlpack.delta.spans.span import Damaged
 
-MAX_INSTRUCTIONS = 2_000_000
+MAX_INSTRUCTIONS = 1_000_000
+"""In one file. A forest of a hundred trees has ten thousand."""
 
 _Read: TypeAlias = Callable[[memoryview, int, int], object]
 
