@@ -15,18 +15,14 @@ from typing import TYPE_CHECKING, cast
 
 from mlpack.builders.builder import BuildFailed, NotOneLayer, require_one_layer
 from mlpack.builders.context import docker_release, write_context
-from mlpack.errors import MlpackError
 from mlpack.model.version import ModelVersion
 from mlpack.oci import descriptor as media
-from mlpack.oci.digest import Digest
-from mlpack.oci.image import Image, Layer, NotOnBase, assemble, chain_ids
+from mlpack.oci.image import Image, Layer, NotOnBase, assemble
 from mlpack.oci.layer import pack_layer
 from mlpack.oci.reference import Reference
-from mlpack.plan.bundle import Bundle, lacking
-from mlpack.plan.engines import DeviceState
 from mlpack.stores.archive import ArchiveStore
 from mlpack.stores.base import read_image, verified
-from mlpack.stores.bundle import write_archive
+from mlpack.stores.docker_api import connected, give, one_line
 from mlpack.stores.layout import LayoutStore
 
 if TYPE_CHECKING:
@@ -34,14 +30,7 @@ if TYPE_CHECKING:
     from docker.models.images import Image as DockerImage
 
 _LAST_LINES = 5
-_LONGEST = 300
 _FAILED = "see what the daemon's log says, or build without it: --builder oci"
-
-
-class NoDocker(MlpackError):
-    """A Docker daemon, or its Python package, that is not there."""
-
-    hint = "start Docker, or build without it: --builder oci"
 
 
 @dataclass(frozen=True)
@@ -77,50 +66,23 @@ def _read(layout: LayoutStore, built: DockerImage, base: Image) -> Image:
 
 @contextmanager
 def _client() -> Iterator[DockerClient]:
-    """The daemon that Docker's own settings name (``DOCKER_HOST``)."""
-    try:
+    """The daemon; what goes wrong with a build says so, and how to build without it."""
+    with connected(otherwise="build without it: --builder oci") as client:
         import docker
-    except ModuleNotFoundError as error:
-        raise NoDocker(
-            "the Python package docker is not installed",
-            hint="pip install 'mlpack-edge[docker]', or build without it: --builder oci",
-        ) from error
-    from requests.exceptions import RequestException
 
-    where = docker.utils.kwargs_from_env().get("base_url") or docker.constants.DEFAULT_UNIX_SOCKET
-    try:
-        client = docker.from_env()
-    except docker.errors.DockerException as error:
-        raise NoDocker(f"no Docker daemon answers at {where} ({_reason(error)})") from error
-    try:
-        yield client
-    except docker.errors.BuildError as error:
-        log = [str(line.get("stream", "")) for line in error.build_log]
-        said = "; ".join([_line(text) for text in log if text.strip()][-_LAST_LINES:])
-        after = f" (after: {said})" if said else ""
-        raise BuildFailed(f"docker build: {_line(error.msg)}{after}", hint=_FAILED) from error
-    except docker.errors.APIError as error:
-        raise BuildFailed(f"docker: {_line(error.explanation or error)}", hint=_FAILED) from error
-    except RequestException as error:
-        raise NoDocker(f"the Docker daemon at {where} went away ({_reason(error)})") from error
-    finally:
-        client.close()
-
-
-def _reason(error: BaseException) -> str:
-    """What the system said, out of the layers of libraries that passed it on."""
-    seen: list[BaseException] = [error]
-    for each in seen:
-        if isinstance(each, OSError) and each.strerror:
-            return each.strerror
-        inner = (each.__cause__, each.__context__, *each.args, getattr(each, "reason", None))
-        seen += [one for one in inner if isinstance(one, BaseException) and one not in seen]
-    return _line(seen[-1]).rpartition("version: ")[2]
-
-
-def _line(text: object) -> str:
-    """``text`` on one line, and not a page of it."""
-    return " ".join(str(text).split())[:_LONGEST]
+        try:
+            yield client
+        except docker.errors.BuildError as error:
+            log = [str(line.get("stream", "")) for line in error.build_log]
+            said = "; ".join([one_line(text) for text in log if text.strip()][-_LAST_LINES:])
+            after = f" (after: {said})" if said else ""
+            raise BuildFailed(
+                f"docker build: {one_line(error.msg)}{after}", hint=_FAILED
+            ) from error
+        except docker.errors.APIError as error:
+            raise BuildFailed(
+                f"docker: {one_line(error.explanation or error)}", hint=_FAILED
+            ) from error
 
 
 def _give_base(client: DockerClient, layout: LayoutStore, base: Image) -> str:
@@ -130,16 +92,7 @@ def _give_base(client: DockerClient, layout: LayoutStore, base: Image) -> str:
     held = client.images.list()
     if str(config) in {image.id for image in held if name in image.tags}:
         return name
-    stacks = [(image.attrs["RootFS"].get("Layers") or []) for image in held]
-    chains = frozenset(
-        chain for stack in stacks for chain in chain_ids(Digest.parse(each) for each in stack)
-    )
-    carried = lacking("moby", base, DeviceState(chain_ids=chains))
-    made = Bundle(engine="moby", name=name, image=base, carried=carried, onto=None)
-    with tempfile.TemporaryFile() as archive:
-        write_archive(layout, made, archive)
-        archive.seek(0)
-        client.images.load(archive)
+    give(client, layout, base, name)
     return name
 
 

@@ -43,6 +43,8 @@ COMMANDS = {
     "score": "Ask a module what it makes of pictures, readings or tensors.",
     "serve": "Serve a model version on this machine, without a container, until interrupted.",
     "render": "Write the deployment manifest of a release.",
+    "up": "Run a deployment manifest on this machine's Docker, to see it work.",
+    "down": "Stop and remove what mlpack up started.",
     "azure": "Ask Azure for what devices need: registry logins.",
     "registry": "Serve this project's releases as a registry.",
     "doctor": "Check this machine and this project.",

@@ -126,6 +126,12 @@ fleet = click.option(
 )
 
 
+DEPLOYMENT = "deployment.json"
+deployment = click.argument(
+    "deployment", type=click.Path(path_type=Path), metavar="[FILE]", default=DEPLOYMENT
+)
+
+
 class Count(click.IntRange):
     """A whole number of things."""
 

@@ -23,7 +23,8 @@ _TABLE = np.array([round(math.log2(1 + each / 256) * STEPS) for each in range(25
 def log2(values: Array) -> Array:
     """The logarithms of positive numbers, in 1/256 of a bit, as int64."""
     bits = values.astype(np.float64).view(np.int64)
-    return ((bits >> 52) - 1023) * STEPS + _TABLE[(bits >> 44) & 255]
+    found: Array = ((bits >> 52) - 1023) * STEPS + _TABLE[(bits >> 44) & 255]
+    return found
 
 
 def coded_bytes(symbols: Array, prior: Array) -> int:

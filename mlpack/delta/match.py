@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from mlpack.delta.logs import Array, log2
+from mlpack.delta.logs import STEPS, Array, log2
 from mlpack.delta.spans import Span
 from mlpack.runtime.patch.arrays import KINDS, Kind, folded, ordered
 
@@ -19,8 +18,11 @@ _PROBES = 512
 _MOST_ALIKE = 64
 """Old arrays of one form that a new one is compared with."""
 
-_CLEARLY = 256
-"""By how much (1/256 of a bit) another array must be closer than the one of the same name."""
+_APART = 6
+"""Bits by which differences of related numbers are shorter than the numbers, at least."""
+
+_MARKS = 64
+"""Bytes by which arrays that may be equal are found."""
 
 _KINDS: Mapping[str, Kind] = {kind.name: kind for kind in KINDS}
 
@@ -54,6 +56,13 @@ def _bytes(content: memoryview, span: Span) -> Array:
     return np.frombuffer(content[span.offset : span.offset + span.length], np.uint8)
 
 
+def _mark(content: memoryview, span: Span) -> bytes:
+    """What arrays of the same bytes have in common: their length and some of the bytes."""
+    held = _bytes(content, span)
+    places = np.arange(_MARKS) * len(held) // _MARKS
+    return span.length.to_bytes(8, "little") + held[places].tobytes()
+
+
 def match(
     old: memoryview, new: memoryview, old_spans: Sequence[Span], new_spans: Sequence[Span]
 ) -> list[Pair]:
@@ -74,18 +83,14 @@ class _Finder:
         self._alike: dict[tuple[str, int], list[Span]] = defaultdict(list)
         for each in old_spans:
             self._alike[each.kind.value, each.length].append(each)
-        self._sized: dict[int, list[Span]] = defaultdict(list)
+        self._marked: dict[bytes, list[Span]] = defaultdict(list)
         for each in old_spans:
-            self._sized[each.length].append(each)
-        self._contents: dict[int, dict[bytes, Span]] = {}
+            self._marked[_mark(old, each)].append(each)
 
     def pairs(self, span: Span) -> Iterator[Pair]:
         """One pair, or two."""
         named = self._named.get(span.name)
-        if named and np.array_equal(_bytes(self._old, named), _bytes(self._new, span)):
-            yield Pair(span, named, same=True)
-            return
-        equal = self._equal(span)
+        equal = self._equal(span, named)
         if equal:
             yield Pair(span, equal, same=True)
             return
@@ -97,23 +102,21 @@ class _Finder:
         else:
             yield Pair(span, None)
 
-    def _equal(self, span: Span) -> Span | None:
-        """An old array of these bytes."""
-        if span.length not in self._contents:
-            listed = self._sized.get(span.length, [])
-            found = {self._digest(self._old, each): each for each in reversed(listed)}
-            self._contents[span.length] = found
-        held = self._contents[span.length]
-        return held.get(self._digest(self._new, span)) if held else None
-
-    @staticmethod
-    def _digest(content: memoryview, span: Span) -> bytes:
-        return hashlib.blake2b(_bytes(content, span), digest_size=16).digest()
+    def _equal(self, span: Span, named: Span | None) -> Span | None:
+        """An old array of these bytes, best one of this name."""
+        content = _bytes(self._new, span)
+        likely = self._marked.get(_mark(self._new, span), [])
+        for other in [each for each in (named,) if each in likely] + likely[:_MOST_ALIKE]:
+            if np.array_equal(_bytes(self._old, other), content):
+                return other
+        return None
 
     def _closest(self, span: Span, named: Span | None, alike: Sequence[Span]) -> Span:
-        scores = [(self._distance(span, each), place) for place, each in enumerate(alike)]
-        best, place = min(scores)
-        if named in alike and best + _CLEARLY > self._distance(span, named):
+        usual = self._distance(span, named) if named and named in alike else None
+        if named and usual is not None and usual < STEPS * (kind_of(span).bits - _APART):
+            return named
+        best, place = min((self._distance(span, each), place) for place, each in enumerate(alike))
+        if named and usual is not None and best + STEPS > usual:
             return named
         return alike[place]
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from mlpack.delta.law import Fit, split
+from mlpack.delta.law import Fit, rounded_residuals, split
 from mlpack.delta.logs import Array
 from mlpack.delta.squeeze import Pack, squeeze
 from mlpack.runtime.patch import container
@@ -16,7 +15,6 @@ from mlpack.runtime.patch.arrays import (
     LAST,
     exponents,
     folded,
-    low_bytes,
     ordered,
     scaled,
     turned,
@@ -55,14 +53,19 @@ class Numbers:
     def _block(self, form: ArrayForm, law: Law, old: Array, new: Array, places: Array) -> None:
         kind = form.kind
         predicted = scaled(kind, old, form.scale)
-        if form.delta:
-            residuals = folded(kind, ordered(kind, new) - ordered(kind, predicted))
-        else:
-            residuals = turned(kind, new)
         found = law.widths(exponents(kind, predicted), places, container.MAX_CLASSES)
-        made = split(kind, residuals, found)
+        if not form.delta:
+            made = split(kind, turned(kind, new), found)
+        else:
+            differences = ordered(kind, new) - ordered(kind, predicted)
+            if form.rounded:
+                residuals = rounded_residuals(kind, differences, found)
+                made = split(kind, residuals, found.none_low())
+            else:
+                made = split(kind, folded(kind, differences), found)
         self.symbols += made.symbols.tobytes()
-        self.classes += found.classes.tobytes()
+        if found.classes is not None:
+            self.classes += found.classes.tobytes()
         self.low += pack_low(made.shifted, made.low)
         self.full += made.shifted[made.symbols == LAST].tobytes()
 
@@ -93,15 +96,18 @@ class Numbers:
 def pack_low(residuals: Array, widths: Array) -> bytes:
     """The lowest ``widths`` bits of each, from the lowest bit of a byte up."""
     ends = np.cumsum(widths, dtype=np.int64)
+    size = (int(ends[-1]) + 7) >> 3 if len(ends) else 0
+    if not size:
+        return b""
     starts = ends - widths
-    masks = (np.uint64(1) << np.arange(64, dtype=np.uint64)) - np.uint64(1)
-    values = (residuals.astype(np.uint64) & masks[widths]) << (starts & 7).astype(np.uint64)
-    size = low_bytes(widths)
-    packed = np.zeros(size + 8, np.uint8)
-    most = int(widths.max(initial=0))
-    for each in range((most + 14) // 8 if most else 0):
-        # The bits of a byte come of several elements, which do not overlap: their sum joins them.
-        part = ((values >> np.uint64(8 * each)) & np.uint64(255)).astype(np.uint8)
-        sums = np.bincount((starts >> 3) + each, weights=part, minlength=size + 8)
-        packed += sums[: size + 8].astype(np.uint8)
-    return packed[:size].tobytes()
+    one, shifts = np.uint64(1), (starts & 63).astype(np.uint64)
+    values = residuals.astype(np.uint64) & ((one << widths.astype(np.uint64)) - one)
+    # Elements that begin in one word of 64 bits are neighbours; their bits do not overlap, so
+    # sums join them. What reaches into the next word is the end of the last of them.
+    words = starts >> 6
+    first = np.flatnonzero(np.diff(words, prepend=-1))
+    packed = np.zeros((size >> 3) + 2, np.uint64)
+    packed[words[first]] = np.add.reduceat(values << shifts, first)
+    beyond = values >> one >> (np.uint64(63) - shifts)
+    packed[words[first] + 1] |= np.add.reduceat(beyond, first)
+    return packed.view(np.uint8)[:size].tobytes()

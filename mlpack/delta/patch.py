@@ -6,17 +6,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from mlpack.delta import rest
-from mlpack.delta.law import Fit, best_fit, sample
+from mlpack.delta.law import best_fit, sample
 from mlpack.delta.match import Pair, match, numbers
 from mlpack.delta.numbers import Numbers
 from mlpack.delta.rest import Range, Written
 from mlpack.delta.spans import Span, find_spans
-from mlpack.delta.squeeze import QUICK, Pack, squeeze
+from mlpack.delta.squeeze import QUICK, squeeze
 from mlpack.delta.streams import patch_file
-from mlpack.runtime.patch import container
-from mlpack.runtime.patch.program import ARRAY, COPY, Operation
+from mlpack.runtime.patch import apply_patch, container
+from mlpack.runtime.patch.program import ARRAY, COPY, ROUNDED, Operation
 
-WHOLE = 1 << 24
+WHOLE = 1 << 23
 """Bytes of a file up to which it is also tried as one that holds no arrays."""
 
 _ESTIMATED = 1 << 16
@@ -39,7 +39,7 @@ def make_patch(
     how many bytes of ``new`` are done. The same files, mlpack and compression libraries give the
     same patch. Lossless whatever the files hold.
 
-    Takes memory for about twice ``new``, and up to about ten times files of less than 16 MiB.
+    Takes memory for about twice ``new``, and up to about ten times files of less than 8 MiB.
     """
     before = find_spans(old) if old_spans is None else old_spans
     after = find_spans(new) if new_spans is None else new_spans
@@ -48,8 +48,10 @@ def make_patch(
         ways.append(_Way(old, new, before, match(old, new, before, after), advance))
     if not after or max(len(old), len(new)) <= WHOLE:
         ways.append(_Way(old, new, (), [], advance if not after else lambda _: None))
-    patches = [patch for way in ways for patch in way.patches()]
-    return min(patches, key=len)
+    made = min((patch for way in ways for patch in way.patches()), key=len)
+    # Proof, not trust: what a device will do is done once here, and its result is checked.
+    apply_patch(old, memoryview(made), lambda _: None)
+    return made
 
 
 @dataclass
@@ -111,13 +113,14 @@ class _Way:
             return Operation(COPY, pair.new.length, source)
         after = numbers(self.new, pair.new)
         before = numbers(self.old, pair.old) if pair.old else None
-        of = sample(pair.kind, before, after, pair.new.shape)
+        of = sample(pair.kind, before, after, pair.new.shape, tables=thorough)
         fit = best_fit(of, paired=before is not None, tables=thorough, usual=self._scale)
         if self._as_bytes(pair.new) < fit.cost:
             return None
         self._numbers.add(fit, before if fit.form.delta else None, after)
         self._scale = fit.form.scale if fit.form.delta else self._scale
-        return Operation(ARRAY, pair.new.length, source if fit.form.delta else 0, fit.form)
+        code = ROUNDED if fit.form.rounded else ARRAY
+        return Operation(code, pair.new.length, source if fit.form.delta else 0, fit.form)
 
     def _as_bytes(self, span: Span) -> float:
         """About what an array takes as literal bytes."""

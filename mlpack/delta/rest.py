@@ -95,8 +95,8 @@ def _triples(control: bytes) -> Iterator[tuple[int, int, int]]:
     words = np.frombuffer(control, "<u8")
     sizes = (words & np.uint64(2**63 - 1)).astype(np.int64)
     signed = np.where(words >> np.uint64(63), -sizes, sizes)
-    for copied, literal, moved in signed.reshape(-1, 3).tolist():
-        yield copied, literal, moved
+    triples: list[tuple[int, int, int]] = signed.reshape(-1, 3).tolist()
+    yield from triples
 
 
 class _Aligned:

@@ -1,4 +1,4 @@
-"""Compressing one stream of a patch: whatever makes it smallest, within what a device has time for."""
+"""Compressing one stream of a patch: whatever is smallest and unpacks in time on a device."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ import bz2
 import lzma
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import zstandard
 
+from mlpack.delta.logs import coded_bytes
 from mlpack.runtime.patch import container
 from mlpack.runtime.patch.container import Part
 
 QUICK = 1 << 24
 """Bytes of a model up to which slow coders are allowed: LZMA unpacks about 15 MB/s."""
 
-_SAMPLE = 1 << 20
+_SAMPLE = 1 << 18
+_SMALL = 1 << 16
+_SEARCHED = 1 << 22
+"""Bytes up to which the slowest search is worth its time."""
 
 
 def squeeze(stream: int, content: bytes | bytearray | memoryview, *, slow: bool) -> Pack:
@@ -37,7 +42,7 @@ def squeeze_onto(
     # The window has to reach from the end of the content to the start of the dictionary.
     window = (len(content) + len(joined) + 1).bit_length()
     made = []
-    for level in (19, 22):
+    for level in (19, 22) if len(content) <= _SEARCHED else (19,):
         chosen = zstandard.ZstdCompressionParameters.from_level(
             level,
             source_size=len(content),
@@ -74,27 +79,37 @@ class Pack:
 def _tried(
     content: bytes | bytearray | memoryview, slow: bool
 ) -> Iterator[tuple[int, bytes | bytearray | memoryview]]:
-    if not slow:
-        level = _quick_level(content)
-        if level:
-            yield container.ZSTD, _zstandard(content, level)
+    level = _quick_level(content)
+    if not level and len(content) > _SMALL:
         return
-    for level in (1, 3, 19, 22):
-        yield container.ZSTD, _zstandard(content, level)
-    for coder in (container.LZMA_TEXT, container.LZMA_SYMBOLS):
-        filters = container.lzma_filters(coder, len(content))
-        yield coder, lzma.compress(content, lzma.FORMAT_RAW, filters=filters)
+    quick = _zstandard(content, level or 3)
+    yield container.ZSTD, quick
+    if not slow:
+        return
+    yield _lzma(container.LZMA_SYMBOLS, content)
+    # Where bytes only are uneven, nothing finds more than that; what repeats is worth a search.
+    uneven = coded_bytes(np.frombuffer(content, np.uint8), np.zeros(256))
+    if len(content) > _SMALL and len(quick) > 0.97 * uneven:
+        return
+    yield _lzma(container.LZMA_TEXT, content)
     yield container.BZIP2, bz2.compress(content)
+    for level in (19, 22):
+        yield container.ZSTD, _zstandard(content, level)
+
+
+def _lzma(coder: int, content: bytes | bytearray | memoryview) -> tuple[int, bytes]:
+    filters = container.lzma_filters(coder, len(content))
+    return coder, lzma.compress(content, lzma.FORMAT_RAW, filters=filters)
 
 
 def _quick_level(content: bytes | bytearray | memoryview) -> int:
-    """A level for a large stream, by its middle: what only has uneven bytes needs no search."""
+    """A level for a stream, by its middle, or 0: what only has uneven bytes needs no search."""
     start = max(len(content) - _SAMPLE, 0) // 2
     middle = memoryview(content)[start : start + _SAMPLE]
     sizes = {level: len(_zstandard(middle, level)) for level in (1, 3, 9)}
-    if sizes[1] > 0.99 * len(middle):
+    if min(sizes.values()) > 0.995 * len(middle):
         return 0
-    return min((level for level in sizes if sizes[level] <= 1.005 * min(sizes.values())))
+    return min(level for level in sizes if sizes[level] <= 1.005 * min(sizes.values()))
 
 
 def _zstandard(content: bytes | bytearray | memoryview, level: int) -> bytes:

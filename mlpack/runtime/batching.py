@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from .helm import Helm
 from .problems import Busy
 from .scorer import Array
 
@@ -80,8 +81,10 @@ class Worker:
         limit: int,
         rows: int = 1,
         wait: float = 0.0,
+        helm: Helm | None = None,
     ) -> None:
         self._run_tensors = run_tensors
+        self._helm = Helm() if helm is None else helm
         self._limit = limit
         self._rows = rows
         self._wait = wait
@@ -102,18 +105,25 @@ class Worker:
         """Queue ``job``; raise :class:`~.problems.Busy` where that cannot be done."""
         self.require_room()
         self._queue.put(job)
+        self._helm.queued()
+
+    @property
+    def full(self) -> bool:
+        """Whether as many wait as may."""
+        return self.depth >= self._limit
 
     def require_room(self) -> None:
         """Raise :class:`~.problems.Busy` where too many wait already, or it is closed."""
         if self._closed:
             raise Busy("the module is stopping")
-        if self.depth >= self._limit:
+        if self.full:
             raise Busy(f"{self._limit} requests wait already")
 
     def close(self) -> None:
         """Take no more; :meth:`work` returns when what is queued is done."""
         self._closed = True
         self._queue.put(None)
+        self._helm.queued()
 
     def work(self) -> None:
         """Score until closed; nothing that a script raises ends it."""
@@ -122,7 +132,10 @@ class Worker:
         before = signal.signal(INTERRUPT, self._interrupt) if main else None
         try:
             while (job := self._next()) is not None:
-                self._score(self._gather(job))
+                jobs = self._gather(job)
+                start = time.perf_counter()
+                self._score(jobs)
+                self._helm.ran(time.perf_counter() - start)
         finally:
             if main:
                 signal.signal(INTERRUPT, before)
@@ -143,9 +156,13 @@ class Worker:
 
     def _next(self) -> Job | None:
         while True:
+            self._helm.between(self._waits)
             job = self._ahead.popleft() if self._ahead else self._queue.get()
             if job is None or not job.abandoned:
                 return job
+
+    def _waits(self) -> bool:
+        return bool(self._ahead) or not self._queue.empty()
 
     def _gather(self, first: Job) -> list[Job]:
         """``first``, and those waiting behind it that can be joined with it."""

@@ -7,7 +7,6 @@ import logging
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, MutableMapping
 from concurrent import futures
 from contextvars import ContextVar
@@ -17,9 +16,11 @@ from functools import partial
 from . import images, tensors
 from .azureml import media_type
 from .batching import Interrupted, Job, Worker
+from .helm import LATE, Helm
 from .identity import Identity, check_files, read_identity
 from .metrics import Metrics
 from .opening import open_scorer
+from .outbox import Outbox
 from .problems import Failed, Late, Problem, Unsupported
 from .rebuild import rebuild
 from .scorer import JSON, Array, Payload, Reply, Scorer
@@ -60,14 +61,17 @@ class Module:
         """Whether it is about to stop: it still answers, but is not ready for more."""
         self.held = 0
         """Bytes of the bodies of requests that are being answered over HTTP."""
+        # Who waits for more requests to join must not keep them from being read.
+        self.helm = Helm(fixed=settings.batch_wait > 0 or settings.timeout < LATE)
         self._closed = False
         self._worker = Worker(
             scorer.run_tensors,
             limit=settings.queue,
             rows=settings.batch if scorer.batches else 1,
             wait=settings.batch_wait,
+            helm=self.helm,
         )
-        self._outbox: _Outbox | None = None
+        self._outbox: Outbox | None = None
 
     @classmethod
     def open(cls, settings: Settings) -> Module:
@@ -186,9 +190,12 @@ class Module:
         """Queue the job that ``make`` makes and wait for it, as long as the timeout says."""
         loop = asyncio.get_running_loop()
         if self._outbox is None or self._outbox.loop is not loop:
-            self._outbox = _Outbox(loop)
+            self._outbox = Outbox(loop, self.helm)
         finished: asyncio.Future[Job] = loop.create_future()
         done = partial(self._outbox.put, finished)
+        # Where this thread is the one that scores, it does so before this goes on.
+        while self._worker.full and self.helm.here:
+            await asyncio.sleep(0)
         try:
             self._worker.require_room()
             # Parsing a large request must not keep the others from being read.
@@ -283,33 +290,6 @@ class Module:
             described.update(queue_ms=_ms(queued), run_ms=_ms(run), joined=job.joined)
         if problem is not None:
             raise problem from error
-
-
-class _Outbox:
-    """Hands finished jobs over to an event loop, waking it once for all that are finished."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self._finished: deque[tuple[asyncio.Future[Job], Job]] = deque()
-        self._woken = False
-
-    def put(self, future: asyncio.Future[Job], job: Job) -> None:
-        """Called by the thread that scores."""
-        self._finished.append((future, job))
-        if not self._woken:
-            self._woken = True
-            try:
-                self.loop.call_soon_threadsafe(self._deliver)
-            except RuntimeError:  # the loop was closed meanwhile: nobody waits
-                self._finished.clear()
-
-    def _deliver(self) -> None:
-        # First, so that what is put from now on wakes the loop again.
-        self._woken = False
-        while self._finished:
-            future, job = self._finished.popleft()
-            if not future.done():
-                future.set_result(job)
 
 
 def _answer(job: Job, payload: Payload) -> object:

@@ -1,5 +1,7 @@
 """A process that serves: HTTP on one thread, scoring on the main one, and its end on SIGTERM.
 
+While runs are short both are done on the main thread (``helm.py``).
+
 After SIGTERM the module is not ready any more but still answers for a while,
 each time closing the connection: whoever sent a request gets its answer, and
 balancers have time to look elsewhere. Then no connection is taken any more, and
@@ -41,8 +43,8 @@ _HANDSHAKE_SECONDS = 0.1
 _FIRST_BYTES_SECONDS = 0.2
 """For the request on a connection that was taken last."""
 _SWITCH_SECONDS = 0.0005
-"""Between scoring and HTTP, which take turns: with Python's 5 ms, 16 clients of the fan get a
-sixth fewer answers (3,800 requests a second, and 4,500 with this)."""
+"""Between scoring and HTTP where each has a thread: with Python's 5 ms, 16 clients of the fan got
+a sixth fewer answers (3,800 requests a second, and 4,500 with this)."""
 _END_SECONDS = 2.0
 """For a script that does not end, until the process ends without it."""
 
@@ -105,7 +107,7 @@ class _Server:
         """Answer until a signal; then see that the process ends."""
         try:
             with asyncio.Runner() as runner:
-                runner.run(self._answer(woken, fronts))
+                self._module.helm.run(runner.get_loop(), self._answer(woken, fronts))
         except BaseException as error:
             self.status = 1
             _log.critical("the server failed", exc_info=error)
@@ -125,6 +127,7 @@ class _Server:
     def _signalled(self, woken: socket.socket, fronts: list[Front]) -> None:
         self._signals += sum(number in _STOP for number in woken.recv(64))
         if self._signals and self._draining is None:
+            self._module.helm.keep()
             self._draining = asyncio.ensure_future(self._drain(fronts))
         elif self._signals > 1:
             self._http.should_exit = self._http.force_exit = True

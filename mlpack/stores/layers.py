@@ -64,12 +64,6 @@ class TooMuch(MlpackError):
     hint = "mlpack reads no such image; if you trust it, look into it with: skopeo inspect"
 
 
-class NoZstandard(MlpackError):
-    """A layer in a compression Python 3.13 cannot read by itself."""
-
-    hint = "install what reads it: pip install 'mlpack-edge[zstd]'"
-
-
 class Archive(tarfile.TarFile):
     """A tar that is read once, from front to back."""
 
@@ -130,10 +124,8 @@ def _inflated(blob: io.BufferedReader[_Checked]) -> _Reader:
 
 
 def _zstandard(blob: io.BufferedReader[_Checked]) -> _Reader:
-    try:
-        import zstandard
-    except ImportError:
-        raise NoZstandard("a layer is compressed with zstandard") from None
+    import zstandard
+
     # 128 MiB is the window of level 22; a frame may ask for gigabytes.
     inflater = zstandard.ZstdDecompressor(max_window_size=2**27)
     return _Zstandard(inflater.stream_reader(blob, read_across_frames=True))

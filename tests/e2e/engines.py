@@ -87,7 +87,7 @@ class Docker:
 
     @classmethod
     @contextmanager
-    def started(cls, folder: Path) -> Iterator[Docker]:
+    def started(cls, folder: Path, *settings: str) -> Iterator[Docker]:
         """Start ``dockerd`` with its data in ``folder``; stop it at the end."""
         needs("dockerd", "containerd", "runc", "skopeo")
         folder.mkdir(parents=True)
@@ -96,7 +96,7 @@ class Docker:
             "/usr/sbin/dockerd",
             *("--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec"),
             *("--pidfile", f"{folder}/pid", "-H", docker.address),
-            *("--iptables=false", "--bridge=none"),
+            *("--iptables=false", "--bridge=none", *settings),
         ]
         with (folder / "log").open("wb") as log:
             daemon = subprocess.Popen(command, stdout=log, stderr=log)

@@ -46,12 +46,14 @@ _KINDS = {
     11: Kind.F64,
     12: Kind.I32,
     13: Kind.I64,
-    14: Kind.F32,  # complex, as pairs
+    14: Kind.F32,
     15: Kind.F64,
     16: Kind.BF16,
     **dict.fromkeys(range(17, 29), Kind.I8),  # of eight bits or fewer
 }
 """``TensorProto.DataType``; texts (8) are no numbers."""
+_COMPLEX = {14, 15}
+"""As pairs of floats."""
 
 _MAX_PATH = 4096
 _MAX_SIZE = 2**63
@@ -115,9 +117,12 @@ class _Reader:
                 self._sparse(self._wire.message(begin, stop, _SPARSE), prefix)
 
     def _node(self, node: Message, prefix: str, depth: int) -> None:
+        attributes = list(node.parts(_NODE_ATTRIBUTE))
+        if not attributes:
+            return
         # An output always has a name, and it is the graph's own; a node need have none.
         name = node.text(_NODE_OUTPUT, MAX_NAME) or node.text(_NODE_NAME, MAX_NAME)
-        for part in node.parts(_NODE_ATTRIBUTE):
+        for part in attributes:
             self._attribute(self._wire.message(*part, _ATTRIBUTE), f"{prefix}{name}.", depth)
 
     def _attribute(self, attribute: Message, prefix: str, depth: int) -> None:
@@ -140,7 +145,10 @@ class _Reader:
         # Only what would be kept of a name is read: the end, where the tensor's own part stands.
         name = (prefix + tensor.text(_NAME, MAX_NAME)).removesuffix(".")
         shape = tensor.numbers(_DIMS, MAX_RANK + 1)
-        kind = _KINDS.get(next(iter(tensor.numbers(_TYPE, 1)), 0))
+        code = next(iter(tensor.numbers(_TYPE, 1)), 0)
+        kind = _KINDS.get(code)
+        if code in _COMPLEX:
+            shape += (2,)
         if any(tensor.numbers(_LOCATION, 1)):
             self._beside(tensor, name, kind, shape)
             return

@@ -16,7 +16,7 @@ from mlpack.delta.spans.span import Damaged
 
 VARINT, FIXED64, LEN, FIXED32 = 0, 1, 2, 5
 
-MAX_FIELDS = 2_000_000
+MAX_FIELDS = 1_000_000
 """In one file; a run of numbers counts once. Real models have some ten thousand."""
 
 _MAX_NUMBER = 2**29

@@ -85,10 +85,7 @@ def array(
 def _fitting(shape: tuple[int, ...] | None, count: int) -> tuple[int, ...]:
     if shape is None or len(shape) > MAX_RANK or min(shape, default=0) < 0:
         return (count,)
-    if prod(shape) == count:
-        return shape
-    # Complex numbers are pairs.
-    return (*shape, 2) if prod(shape) * 2 == count else (count,)
+    return shape if prod(shape) == count else (count,)
 
 
 def settled(found: Iterable[Span], size: int) -> tuple[Span, ...]:

@@ -11,9 +11,10 @@ from . import container
 from .arrays import (
     BLOCK,
     EXTRA,
+    HEAD,
     LAST,
-    START,
     Array,
+    Kind,
     exponents,
     low_bytes,
     ordered,
@@ -25,7 +26,7 @@ from .arrays import (
 )
 from .container import BadPatch, Header, Stream, read_header
 from .law import Law, Widths
-from .program import ADD, ARRAY, COPY, ArrayForm, Operation, read_program
+from .program import ADD, COPY, ArrayForm, Operation, read_program
 
 PIECE = 1 << 20
 """Bytes that are copied or added at once."""
@@ -86,7 +87,7 @@ class _Applier:
             yield from self._run(step)
 
     def _run(self, step: Operation) -> Iterator[memoryview]:
-        if step.code == ARRAY and step.form is not None:
+        if step.form is not None:
             yield from self._array(step, step.form)
             return
         for done in range(0, step.length, PIECE):
@@ -128,29 +129,34 @@ class _Applier:
         kind = form.kind
         predicted = scaled(kind, old, form.scale)
         found = law.widths(exponents(kind, predicted), places, self._header.classes)
-        residuals = self._residuals(form, found)
-        if form.delta:
-            return unordered(kind, ordered(kind, predicted) + unfolded(kind, residuals))
-        return unturned(kind, residuals)
+        if not form.delta:
+            return unturned(kind, self._residuals(kind, found))
+        if form.rounded:
+            steps = unfolded(kind, self._residuals(kind, found.none_low()))
+            differences = steps << found.low.astype(kind.unsigned)
+        else:
+            differences = unfolded(kind, self._residuals(kind, found))
+        return unordered(kind, ordered(kind, predicted) + differences)
 
-    def _residuals(self, form: ArrayForm, found: Widths) -> Array:
-        kind = form.kind
-        symbols = self._symbols(found.classes)
-        low = found.low + EXTRA[symbols] if found.steep else found.low
+    def _residuals(self, kind: Kind, found: Widths) -> Array:
+        symbols = self._symbols(len(found.low), found.classes)
+        low = found.low + EXTRA.take(symbols) if found.steep else found.low
+        head = HEAD.take(symbols) if found.steep else symbols
         stored = self._streams[container.LOW].read(low_bytes(low))
-        high = (START[symbols] if found.steep else symbols).astype(kind.unsigned)
-        residuals = (high << found.low.astype(kind.unsigned)) + unpack_low(kind, stored, low)
+        residuals: Array = head.astype(kind.unsigned) << low.astype(kind.unsigned)
+        residuals |= unpack_low(kind, stored, low)
         full = np.flatnonzero(symbols == LAST)
         written = self._streams[container.ESCAPES].read(len(full) * kind.size)
         residuals[full] = np.frombuffer(written, kind.unsigned)
-        return residuals if found.shift is None else residuals + found.shift
+        if found.shift is not None:
+            residuals += found.shift
+        return residuals
 
-    def _symbols(self, classes: Array) -> Array:
-        count = self._header.classes
-        if count == 1:
-            return np.frombuffer(self._streams[container.SYMBOLS].read(len(classes)), np.uint8)
-        made = np.empty(len(classes), np.uint8)
-        for each in range(count):
+    def _symbols(self, count: int, classes: Array | None) -> Array:
+        if classes is None:
+            return np.frombuffer(self._streams[container.SYMBOLS].read(count), np.uint8)
+        made = np.empty(count, np.uint8)
+        for each in range(self._header.classes):
             where = np.flatnonzero(classes == each)
             stream = self._streams[container.SYMBOLS + each]
             made[where] = np.frombuffer(stream.read(len(where)), np.uint8)

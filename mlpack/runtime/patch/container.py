@@ -148,7 +148,7 @@ def _ranges(numbers: Varints, old_size: int) -> Iterator[tuple[int, int]]:
 
 
 def lzma_filters(coder: int, size: int) -> list[dict[str, int]]:
-    """The LZMA coder of a part that unpacks to ``size`` bytes: text as usual, symbols without context."""
+    """LZMA for a part that unpacks to ``size`` bytes: as usual for text, without context else."""
     window = min(max(1 << (size - 1).bit_length() if size else 0, 4096), 2**26)
     context = {"lc": 3, "pb": 2} if coder == LZMA_TEXT else {"lc": 0, "pb": 0}
     return [{"id": lzma.FILTER_LZMA1, "preset": 9, "dict_size": window, "lp": 0, **context}]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,9 +16,15 @@ class Widths:
 
     low: Array
     shift: Array | None
-    classes: Array
+    classes: Array | None
+    """``None`` where there is but one."""
+
     steep: bool
     """Whether symbols from 64 on are steps; else all are numbers themselves."""
+
+    def none_low(self) -> Widths:
+        """The same without low bits, but for those of a symbol's step."""
+        return replace(self, low=np.zeros_like(self.low))
 
 
 class Law:
@@ -26,8 +32,8 @@ class Law:
 
     def __init__(self, form: ArrayForm, entries: bytes | memoryview) -> None:
         self._form = form
-        self._centred = bool(form.kind.fraction) and not form.delta
         kind, table = form.kind, np.frombuffer(entries, np.int8)
+        self._centred = bool(kind.fraction) and not form.delta
         eighths = np.full(max(kind.exponents, 1), form.base, np.int32)
         if not self._centred:
             # A change of some size is fewer units in the last place of larger numbers.
@@ -39,6 +45,8 @@ class Law:
             (each, table[end - each.size : end])
             for each, end in zip(form.factors, ends[1:], strict=True)
         ]
+        # Without tables over axes, all follows from the exponent.
+        self._whole, self._eighth = self._parts(eighths)
 
     def widths(self, exponents: Array, places: Array, classes: int) -> Widths:
         """Of the elements at ``places`` of the array, whose predictions have ``exponents``.
@@ -47,18 +55,25 @@ class Law:
         fraction but its first bit. What their width says is taken off their exponent instead.
         """
         kind = self._form.kind
-        if self._centred:
-            eighths = np.full(len(places), self._form.base, np.int32)
+        index = np.zeros_like(exponents) if self._centred else exponents
+        if self._factors:
+            eighths = self._eighths.take(index)
+            for factor, table in self._factors:
+                eighths += table.take(places // factor.stride % factor.size)
+            whole, eighth = self._parts(eighths)
         else:
-            eighths = self._eighths[exponents]
-        for factor, table in self._factors:
-            eighths += table[places // factor.stride % factor.size]
-        whole = np.maximum(eighths >> 3, 0)
-        classed = ((eighths & 7) * classes >> 3).astype(np.uint8)
+            whole = self._whole.take(index)
+            eighth = self._eighth.take(index) if classes > 1 else self._eighth
+        classed = eighth * np.uint8(classes) >> np.uint8(3) if classes > 1 else None
         if not self._centred:
-            low = np.minimum(whole, kind.widest).astype(np.uint8)
-            return Widths(low, None, classed, steep=kind.size > 1)
-        low = np.full(len(places), kind.fraction, np.uint8)
-        shift = np.minimum(whole, kind.exponents - 1).astype(kind.unsigned)
-        shift = shift << kind.unsigned.type(kind.fraction + 1)
+            return Widths(whole, None, classed, steep=kind.size > 1)
+        low = np.full(len(index), kind.fraction, np.uint8)
+        shift = whole.astype(kind.unsigned) << kind.unsigned.type(kind.fraction + 1)
         return Widths(low, shift, classed, steep=False)
+
+    def _parts(self, eighths: Array) -> tuple[Array, Array]:
+        """Whole bits, as many as there may be, and the eighths beyond."""
+        kind = self._form.kind
+        most = kind.exponents - 1 if self._centred else kind.widest
+        whole = np.clip(eighths >> 3, 0, most).astype(np.uint16 if most > 255 else np.uint8)
+        return whole, (eighths & 7).astype(np.uint8)

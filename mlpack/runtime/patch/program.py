@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from .arrays import KINDS, Kind
 from .container import BadPatch, Varints
 
-COPY, LITERAL, ADD, ARRAY = range(4)
-"""Bytes of the old file; bytes of the patch; both added modulo 256; numbers (arrays.py)."""
+COPY, LITERAL, ADD, ARRAY, ROUNDED = range(5)
+"""Bytes of the old file; bytes of the patch; both added modulo 256; numbers (arrays.py), and
+those whose differences to the old ones are multiples of two to the power of their width."""
 
 DELTA, SCALED, EXPONENTS, MASKED, FACTORS = 8, 16, 32, 64, 128
 """Flags of an array, in one byte with its kind."""
@@ -34,6 +35,9 @@ class ArrayForm:
     kind: Kind
     delta: bool = True
     """Whether it is the difference to an array of the old file."""
+
+    rounded: bool = False
+    """Whether its differences have zeros where others have low bits, which are left out."""
 
     masked: bool = False
     """Whether only elements that differ are written, and a bit for each says which."""
@@ -60,7 +64,7 @@ class ArrayForm:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One step: it makes ``length`` bytes, of those at ``source`` in the old file where it has one."""
+    """One step: it makes ``length`` bytes, of the old file's at ``source`` where it reads those."""
 
     code: int
     length: int
@@ -81,12 +85,12 @@ def read_program(content: memoryview, old_size: int, new_size: int) -> list[Oper
     numbers = Varints(content)
     count = numbers.unsigned()
     codes = bytes(numbers.bytes(count))
-    if codes and max(codes) > ARRAY:
+    if codes and max(codes) > ROUNDED:
         raise BadPatch(f"an operation of the patch is unknown ({max(codes)})")
     lengths = [numbers.unsigned() for _ in codes]
     if 0 in lengths or sum(lengths) != new_size:
         raise BadPatch(f"the patch makes {sum(lengths)} bytes and declares {new_size}")
-    forms = [_form(numbers) if code == ARRAY else None for code in codes]
+    forms = [_form(numbers, code == ROUNDED) if code >= ARRAY else None for code in codes]
     made = list(_placed(zip(codes, lengths, forms, strict=True), numbers, old_size))
     if numbers.at != len(content):
         raise BadPatch("the patch's program is longer than its operations")
@@ -112,9 +116,11 @@ def _placed(
         yield Operation(code, length, source, form)
 
 
-def _form(numbers: Varints) -> ArrayForm:
+def _form(numbers: Varints, rounded: bool) -> ArrayForm:
     flags = numbers.bytes(1)[0]
     kind = KINDS[flags & 7]
+    if rounded and not flags & DELTA:
+        raise BadPatch("an array is rounded and no difference")
     if flags & (SCALED | EXPONENTS) and not kind.fraction:
         raise BadPatch(f"{kind.name} has no exponents")
     if flags & SCALED and kind.scalar is None:
@@ -133,6 +139,7 @@ def _form(numbers: Varints) -> ArrayForm:
     return ArrayForm(
         kind=kind,
         delta=bool(flags & DELTA),
+        rounded=rounded,
         masked=bool(flags & MASKED),
         scale=scale,
         base=base,

@@ -1,0 +1,117 @@
+"""``mlpack up`` and ``mlpack down`` where nothing can run: one line says why."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.render.test_local import IMAGE, entry, whole
+from tests.support import make_project, run
+
+pytest.importorskip("docker")
+
+NOBODY = "tcp://127.0.0.1:1"
+FAN = {"fan": entry()}
+
+
+def refused(*args: str, status: int = 1) -> tuple[str, str]:
+    """The message and the hint, and nothing on stdout."""
+    done = run(*args)
+    assert done.exit_code == status, done.output
+    assert done.stdout == ""
+    lines = [line for line in done.stderr.splitlines() if line.startswith(("error: ", "hint: "))]
+    message = lines[0].removeprefix("error: ")
+    return message, lines[1].removeprefix("hint: ") if len(lines) > 1 else ""
+
+
+@pytest.mark.parametrize(
+    ("content", "message", "hint"),
+    [
+        (b"{", "deployment: is not JSON", "correct what is named above"),
+        (b"[]", "deployment: is not an object", "correct what is named above"),
+        (b"{}", "deployment: 'modulesContent' is missing", "correct what is named above"),
+        (
+            whole({"fan": entry(image="${REGISTRY}/fan:1")}),
+            "modulesContent.$edgeAgent.properties.desired.modules.fan.settings.image: "
+            "holds ${REGISTRY}, a placeholder that was not filled in",
+            "correct what is named above",
+        ),
+        (
+            whole({"fan": entry(image="__REGISTRY_IMAGE_LOCATION")}),
+            "modulesContent.$edgeAgent.properties.desired.modules.fan.settings.image: "
+            "'__REGISTRY_IMAGE_LOCATION' is not an image name",
+            "correct what is named above",
+        ),
+        (
+            whole({"fan": entry(restartPolicy="on-unhealthy")}),
+            "modulesContent.$edgeAgent.properties.desired.modules.fan.restartPolicy: "
+            "is 'on-unhealthy', which edgeAgent does not implement",
+            "correct what is named above",
+        ),
+        (
+            whole({}),
+            "the deployment has no module but IoT Edge's own",
+            "mlpack render NAME -o deployment.json",
+        ),
+    ],
+)
+def test_a_manifest_that_cannot_run(
+    tmp_path: Path, content: bytes, message: str, hint: str
+) -> None:
+    (tmp_path / "deployment.json").write_bytes(content)
+    said, advice = refused("-C", str(tmp_path), "up")
+    assert said.startswith(message)
+    assert hint in advice
+
+
+def test_a_manifest_that_is_not_there(tmp_path: Path) -> None:
+    said, hint = refused("-C", str(tmp_path), "up", "vans.json")
+    assert said == f"{tmp_path}/vans.json is not there"
+    assert hint == "write it with: mlpack render NAME -o deployment.json"
+
+
+@pytest.mark.parametrize("command", ["up", "down"])
+def test_no_docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    (tmp_path / "deployment.json").write_bytes(whole(FAN))
+    monkeypatch.setenv("DOCKER_HOST", NOBODY)
+    said, hint = refused("-C", str(tmp_path), command)
+    assert said == f"no Docker daemon answers at {NOBODY} (Connection refused)"
+    assert hint == "start Docker"
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["up", "--timeout", "0"], "invalid value for '--timeout'"),
+        (["up", "--timeout", "soon"], "invalid value for '--timeout'"),
+        (["up", "--network", "mine"], "invalid value for '--network'"),
+        (["up", "a.json", "b.json"], "got unexpected extra argument (b.json)"),
+        (["down", "--force"], "no such option"),
+        (["up", ""], "an argument is empty"),
+    ],
+)
+def test_wrong_usage(args: list[str], message: str) -> None:
+    assert refused(*args, status=2)[0].lower().startswith(message)
+
+
+def test_what_is_left_out_is_said_before_docker_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = make_project(tmp_path / "fan")
+    routes = {"up": "FROM /messages/* INTO $upstream"}
+    options = json.dumps({"HostConfig": {"Memry": 1}})
+    settings = {"image": IMAGE, "createOptions": options}
+    content = whole({"fan": entry() | {"settings": settings}}, routes=routes)
+    (project.root / "deployment.json").write_bytes(content)
+    monkeypatch.setenv("DOCKER_HOST", NOBODY)
+    done = run("-C", str(project.root), "up")
+    assert done.exit_code == 1
+    warning, *lines = done.stderr.splitlines()
+    assert warning.endswith("has no effect (did you mean 'Memory'?)")
+    assert lines[:3] == [
+        "edgeAgent is not started: it needs an IoT Edge device",
+        "edgeHub is not started: it needs an IoT Edge device",
+        "route up is skipped, there is no edgeHub: FROM /messages/* INTO $upstream",
+    ]

@@ -1,0 +1,480 @@
+"""``mlpack up`` and ``down`` on a real Docker daemon: the fan, and the broker beside it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlpack.stores.project import Project
+from tests.cli.test_registry import serving
+from tests.e2e.conftest import scratch
+from tests.e2e.engines import Docker, free_port, needs, run
+from tests.examples.fan import EXAMPLE, trained
+from tests.support import run as mlpack
+from tests.support import tiny_onnx
+
+pytestmark = pytest.mark.e2e
+
+REPOSITORY = "registry.example.com/edge/vanfan"
+BROKER = "localhost/broker:1"
+LISTEN = "/usr/sbin/mosquitto -c /etc/mosquitto.conf"
+SLOW = {"Cmd": ["/usr/bin/sleep", "99"], "StopTimeout": 2}
+"""As the first process of a container it takes no SIGTERM, so that ending it takes its time."""
+
+FAULTY = {"params": [450, 52, 240, 58]}
+
+
+def program(name: str) -> list[Path]:
+    """A program of this machine and what it is linked to."""
+    found = shutil.which(name, path="/usr/sbin:/usr/bin:/bin")
+    assert found
+    linked = run("ldd", found).split()
+    return [Path(found), *(Path(each) for each in linked if each.startswith("/"))]
+
+
+def broker_image(docker: Docker, folder: Path) -> None:
+    """An image of this machine's Mosquitto, and of little else."""
+    files = {"etc/passwd": "nobody:x:65534:65534::/:\n"}
+    files["etc/mosquitto.conf"] = "listener 1883 0.0.0.0\nallow_anonymous true\n"
+    archive = folder / "broker.tar"
+    with tarfile.open(archive, "w", dereference=True) as tar:
+        for path in {*program("mosquitto"), *program("cat"), *program("sleep")}:
+            tar.add(path, str(path).lstrip("/"))
+        for name, text in files.items():
+            (folder / "file").write_text(text)
+            tar.add(folder / "file", name)
+    run(*docker.command("import", str(archive), BROKER))
+
+
+@dataclass
+class Here:
+    """A project with a release, a daemon, and the manifest that runs the one on the other."""
+
+    docker: Docker
+    project: Project
+    path: Path
+    port: int
+    broker_port: int
+
+    def write(self, **change: Callable[[dict[str, Any]], object]) -> None:
+        """Render the manifest anew, with the broker in it, and each module changed as asked."""
+        args = ["render", "vanfan", "--repository", REPOSITORY, "-o", str(self.path)]
+        assert mlpack("-C", str(self.project.root), *args).exit_code == 0
+        deployment = json.loads(self.path.read_text())
+        agent = deployment["modulesContent"]["$edgeAgent"]["properties.desired"]
+        modules = agent["modules"]
+        options = json.loads(modules["vanfan"]["settings"]["createOptions"])
+        options["HostConfig"]["PortBindings"] = {
+            "5001/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(self.port)}]
+        }
+        modules["vanfan"]["settings"]["createOptions"] = json.dumps(options)
+        modules["broker"] = self._broker()
+        for name, how in change.items():
+            how(modules if name == "all" else modules[name])
+        self.path.write_text(json.dumps(deployment))
+
+    def _broker(self) -> dict[str, Any]:
+        bound = [{"HostIp": "127.0.0.1", "HostPort": str(self.broker_port)}]
+        options = {
+            "Cmd": LISTEN.split(),
+            "ExposedPorts": {"1883/tcp": {}},
+            "HostConfig": {"PortBindings": {"1883/tcp": bound}, "Memory": 64 * 1024 * 1024},
+        }
+        return {
+            "type": "docker",
+            "status": "running",
+            "restartPolicy": "never",
+            "imagePullPolicy": "never",
+            "startupOrder": 0,
+            "settings": {"image": BROKER, "createOptions": json.dumps(options)},
+        }
+
+    def call(self, *args: str) -> dict[str, Any]:
+        """A command that does it, and its document."""
+        done = mlpack("-C", str(self.project.root), "--json", *args, str(self.path))
+        assert done.exit_code == 0, done.output
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    def up(self, *args: str) -> dict[str, Any]:
+        """The modules by name."""
+        return {each["name"]: each for each in self.call("up", *args)["modules"]}
+
+    def refused(self, *args: str) -> str:
+        """What is said where it does not."""
+        done = mlpack("-C", str(self.project.root), "up", *args, str(self.path))
+        assert done.exit_code == 1, done.output
+        assert "Traceback" not in done.stderr
+        return done.stderr
+
+    def containers(self) -> dict[str, tuple[str, str]]:
+        """Id and state of every container of the daemon, by its name."""
+        way = ["ps", "-a", "--no-trunc", "--format", "{{.Names}} {{.ID}} {{.State}}"]
+        lines = (line.split() for line in run(*self.docker.command(*way)).splitlines())
+        return {name: (id, state) for name, id, state in lines}
+
+    def networks(self) -> set[str]:
+        """The networks that are not Docker's own."""
+        found = run(*self.docker.command("network", "ls", "--format", "{{.Name}}")).split()
+        return set(found) - {"bridge", "host", "none"}
+
+    def inspect(self, name: str) -> dict[str, Any]:
+        """All Docker says of a container."""
+        [found] = json.loads(run(*self.docker.command("inspect", name)))
+        assert isinstance(found, dict)
+        return found
+
+    def reach(self, module: str, port: int) -> None:
+        """Connect from the fan's container to another module, by its name."""
+        code = f"import socket; socket.create_connection(({module!r}, {port}), 5).close()"
+        run(*self.docker.command("exec", "vanfan", "/usr/bin/python3", "-c", code))
+
+    def score(self, address: str) -> object:
+        """What the fan says of a failing one."""
+        asked = urllib.request.Request(f"{address}score", json.dumps(FAULTY).encode())
+        with urllib.request.urlopen(asked, timeout=30) as answer:
+            return json.loads(answer.read())["fault"]
+
+
+@pytest.fixture(scope="module")
+def releases(real_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The fan, released."""
+    model = tmp_path_factory.mktemp("fan") / "fan.onnx"
+    model.write_bytes(trained())
+    script = str(EXAMPLE / "score.py")
+    for command in (
+        ["register", str(model), "--name", "vanfan", "--scoring", script],
+        ["build", "vanfan"],
+    ):
+        done = mlpack("-C", str(real_project.root), *command)
+        assert done.exit_code == 0, done.output
+    return real_project
+
+
+@pytest.fixture
+def here(
+    docker: Docker, releases: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Here]:
+    needs("mosquitto")
+    # Of the client's tool only the tests make use.
+    monkeypatch.setenv("DOCKER_HOST", docker.address)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "no-logins"))
+    broker_image(docker, tmp_path)
+    found = Here(docker, releases, tmp_path / "deployment.json", free_port(), free_port())
+    found.write()
+    yield found
+    mlpack("down", str(found.path))
+    assert found.containers() == {}
+    assert found.networks() == set()
+
+
+def connect(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_it_runs_scores_changes_what_changed_and_leaves_nothing(here: Here) -> None:
+    planned = here.up("--dry-run")
+    assert {name: each["action"] for name, each in planned.items()} == {
+        "broker": "create",
+        "vanfan": "create",
+    }
+    assert here.containers() == {}
+
+    first = here.up()
+    assert list(first) == ["broker", "vanfan"]  # as they start
+    assert [each["state"] for each in first.values()] == ["running", "ready"]
+    assert first["broker"]["addresses"] == [f"127.0.0.1:{here.broker_port}"]
+    assert first["vanfan"]["release"] == "vanfan:1"
+    [address] = first["vanfan"]["addresses"]
+    assert here.score(address) == "1"
+    assert connect(here.broker_port)
+    assert_as_the_manifest_says(here)
+    here.reach("broker", 1883)
+
+    before = here.containers()
+    again = here.up()
+    assert {each["action"] for each in again.values()} == {"keep"}
+    assert here.containers() == before
+
+    here.write(vanfan=lambda module: module["env"].update({"FAN_NOTE": {"value": "new"}}))
+    changed = here.up()
+    assert (changed["broker"]["action"], changed["vanfan"]["action"]) == ("keep", "replace")
+    after = here.containers()
+    assert after["broker"] == before["broker"]
+    assert after["vanfan"][0] != before["vanfan"][0]
+    assert set(after) == {"broker", "vanfan"}
+    assert "FAN_NOTE=new" in here.inspect("vanfan")["Config"]["Env"]
+
+    here.write(all=lambda modules: modules.pop("broker"))
+    assert here.call("up")["removed"] == ["broker"]
+    assert set(here.containers()) == {"vanfan"}
+
+    gone = here.call("down")
+    assert gone["removed"] == ["vanfan"]
+    assert here.containers() == {}
+    assert here.networks() == set()
+    assert here.call("down") == {**gone, "removed": [], "network": None}
+
+
+def assert_as_the_manifest_says(here: Here) -> None:
+    fan, broker = here.inspect("vanfan"), here.inspect("broker")
+    assert fan["HostConfig"]["ReadonlyRootfs"] is True
+    assert fan["HostConfig"]["RestartPolicy"]["Name"] == "always"
+    assert broker["HostConfig"]["RestartPolicy"]["Name"] == "no"
+    assert broker["HostConfig"]["Memory"] == 64 * 1024 * 1024
+    assert broker["Config"]["Cmd"] == LISTEN.split()
+    assert broker["State"]["StartedAt"] < fan["State"]["StartedAt"]
+
+
+def test_on_the_hosts_network_modules_find_each_other_too(here: Here) -> None:
+    broker_port = free_port()
+    conf = here.path.parent / "mosquitto.conf"
+    conf.write_text(f"listener {broker_port} 127.0.0.1\nallow_anonymous true\n")
+    conf.chmod(0o644)
+    options = {
+        "Cmd": LISTEN.split(),
+        "ExposedPorts": {f"{broker_port}/tcp": {}},
+        "HostConfig": {"Binds": [f"{conf}:/etc/mosquitto.conf:ro"]},
+    }
+    here.write(
+        broker=lambda module: module["settings"].update({"createOptions": json.dumps(options)})
+    )
+    found = here.up("--network", "host")
+    assert found["vanfan"]["addresses"] == [f"http://127.0.0.1:{here.port}/"]
+    assert found["broker"]["addresses"] == [f"127.0.0.1:{broker_port}"]
+    assert here.score(found["vanfan"]["addresses"][0]) == "1"
+    here.reach("broker", broker_port)
+    assert here.networks() == set()
+
+
+@pytest.mark.parametrize("network", ["own", "host"])
+def test_a_port_that_is_taken_leaves_all_as_it_was(here: Here, network: str) -> None:
+    with socket.create_server(("127.0.0.1", here.port)):
+        said = here.refused("--network", network)
+    assert f"error: module vanfan: port {here.port} of this machine is taken" in said
+    assert "all is as it was before" in said
+    assert here.containers() == {}
+    assert here.networks() == set()
+
+
+@pytest.mark.parametrize(
+    ("options", "reason", "left"),
+    [
+        # The one is refused before the old container has ended, the other after it.
+        (
+            {"HostConfig": {"Mounts": [{"Type": "bind", "Source": "/no", "Target": "/x"}]}},
+            "bind source path does not exist",
+            "nothing was changed",
+        ),
+        (
+            {"Cmd": ["/no/such/program"]},
+            "no such file or directory",
+            "what this run began was undone: all is as it was before",
+        ),
+    ],
+)
+def test_a_change_that_docker_refuses_leaves_what_ran_before(
+    here: Here, options: Mapping[str, object], reason: str, left: str
+) -> None:
+    here.up()
+    before, fan = here.containers(), here.inspect("vanfan")
+    here.write(
+        broker=lambda module: module["settings"].update({"createOptions": json.dumps(options)})
+    )
+    said = here.refused()
+    assert "error: module broker: " in said
+    assert reason in said
+    assert left in said
+    assert here.containers() == before
+    assert here.inspect("vanfan")["State"] == fan["State"]
+    assert connect(here.broker_port)
+
+
+def test_a_module_that_ends_says_its_last_words(here: Here) -> None:
+    broken = json.dumps({"Cmd": ["/usr/bin/cat", "/no/such/file"]})
+    here.write(broker=lambda module: module["settings"].update({"createOptions": broken}))
+    said = here.refused()
+    assert "the last that broker said:" in said
+    assert "/no/such/file: No such file or directory" in said
+    assert "error: module broker: ended with status 1" in said
+    # It and the others stay to be looked at.
+    assert here.containers()["vanfan"][1] == "running"
+    here.write(
+        broker=lambda module: module.update(
+            {"restartPolicy": "always", "settings": {"image": BROKER, "createOptions": broken}}
+        )
+    )
+    assert "error: module broker: ended and was restarted" in here.refused()
+
+
+def test_health_checks_and_modules_that_are_to_be_stopped(here: Here) -> None:
+    def check(path: str) -> dict[str, str]:
+        test = {"Test": ["CMD", "/usr/bin/cat", path], "Interval": 10**8, "Retries": 1}
+        return {"createOptions": json.dumps({**SLOW, "Healthcheck": test})}
+
+    here.write(broker=lambda module: module["settings"].update(check("/etc/passwd")))
+    assert here.up()["broker"]["state"] == "ready"
+    here.write(broker=lambda module: module["settings"].update(check("/no/such/file")))
+    assert "error: module broker: still unhealthy" in here.refused("--timeout", "3")
+    here.write(broker=lambda module: module.update({"status": "stopped"}))
+    stopped = here.up()["broker"]
+    assert (stopped["action"], stopped["state"], stopped["addresses"]) == ("replace", "stopped", [])
+    here.write()
+    assert here.up("--no-wait")["broker"]["action"] == "start"
+
+
+def test_a_name_that_is_taken_is_refused_and_left_alone(here: Here) -> None:
+    way = ["run", "-d", "--name", "broker", BROKER, "/usr/bin/sleep", "99"]
+    foreign = run(*here.docker.command(*way))
+    try:
+        assert "module broker: there is a container of that name" in here.refused()
+        assert set(here.containers()) == {"broker"}
+    finally:
+        run(*here.docker.command("rm", "-f", foreign))
+    here.up()
+    other = here.path.with_name("other.json")
+    shutil.copy(here.path, other)
+    done = mlpack("-C", str(here.project.root), "up", str(other))
+    assert f"container of that name is of {here.path}" in done.stderr
+    done = mlpack("down", str(other))
+    assert done.exit_code == 0
+    assert f"of {here.path} there is something" in done.stdout
+
+
+def test_images_are_pulled_with_the_manifests_login_which_nobody_sees(
+    here: Here, releases: Project, tmp_path: Path
+) -> None:
+    secret = "open sesame, please"
+    (tmp_path / "password").write_text(secret)
+    (tmp_path / "elsewhere").mkdir()
+    model = tiny_onnx(tmp_path / "model.onnx")
+    root = str(releases.root)
+    for command in (["register", str(model), "--name", "pulled"], ["build", "pulled"]):
+        assert mlpack("-C", root, *command).exit_code == 0
+    login = ["--user", "edge", "--password-file", str(tmp_path / "password")]
+    with serving("--store", str(releases.layout.root), *login) as (said, _):
+        registry = said["address"].rpartition("/")[2]
+        fan = f"{registry}/pulled:1"
+
+        def wanted(password: str, image: str = fan) -> None:
+            here.write(
+                vanfan=lambda module: module["settings"].update({"image": image}),
+                all=lambda modules: modules.pop("broker"),
+            )
+            deployment = json.loads(here.path.read_text())
+            agent = deployment["modulesContent"]["$edgeAgent"]["properties.desired"]
+            agent["runtime"]["settings"]["registryCredentials"] = {
+                "ours": {"address": registry, "username": "edge", "password": password}
+            }
+            here.path.write_text(json.dumps(deployment))
+
+        def up() -> tuple[int, str]:
+            done = mlpack("-C", str(tmp_path / "elsewhere"), "up", str(here.path))
+            return done.exit_code, done.output
+
+        wanted("${ACR_PASSWORD}")
+        status, text = up()
+        assert status == 1
+        assert f"error: {fan} cannot be pulled" in text
+        assert "its login is a variable" in text
+        wanted("a wrong one, sorry")
+        status, text = up()
+        assert status == 1
+        assert "wrong one" not in text
+        assert "check the name, and the login" in text
+        wanted(secret)
+        status, text = up()
+        assert status == 0, text
+        assert f"pulled {fan}" in text
+        assert secret not in text
+        assert secret not in json.dumps(here.inspect("vanfan"))
+        wanted(secret, f"{registry}/nowhere:1")
+        status, text = up()
+        assert status == 1
+        assert secret not in text
+        assert here.containers()["vanfan"][1] == "running"
+    run(*here.docker.command("rmi", "-f", fan))
+
+
+def test_a_daemon_that_makes_no_networks_runs_them_on_the_hosts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs("mosquitto")
+    port = free_port()
+    conf = tmp_path / "mosquitto.conf"
+    conf.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
+    conf.chmod(0o644)
+    options = {
+        "Cmd": LISTEN.split(),
+        "ExposedPorts": {f"{port}/tcp": {}},
+        "HostConfig": {"Binds": [f"{conf}:/etc/mosquitto.conf:ro"]},
+    }
+    module = {
+        "type": "docker",
+        "status": "running",
+        "restartPolicy": "always",
+        "settings": {"image": BROKER, "createOptions": json.dumps(options)},
+    }
+    content = {"$edgeAgent": {"properties.desired.modules.broker": module}}
+    path = tmp_path / "layered.json"
+    path.write_text(json.dumps({"modulesContent": content}))
+    # One network fits.
+    pool = ("--default-address-pool", "base=172.30.7.0/24,size=24")
+    with scratch() as folder, Docker.started(folder / "docker", *pool) as docker:
+        broker_image(docker, tmp_path)
+        # Where something of this machine has these addresses, there are none already.
+        subprocess.run(docker.command("network", "create", "full"), check=False)
+        try:
+            monkeypatch.setenv("DOCKER_HOST", docker.address)
+            assert_on_the_host(path, port)
+        finally:
+            # The daemon would leave the network's bridge to this machine.
+            subprocess.run(docker.command("network", "rm", "full"), check=False)
+
+
+def assert_on_the_host(path: Path, port: int) -> None:
+    done = mlpack("up", str(path), "--json")
+    assert done.exit_code == 0, done.output
+    assert "so the modules share the network of this machine" in done.stderr
+    document = json.loads(done.stdout)
+    assert document["network"] == "host"
+    assert document["modules"][0]["addresses"] == [f"127.0.0.1:{port}"]
+    assert connect(port)
+    again = json.loads(mlpack("up", str(path), "--json").stdout)
+    assert again["modules"][0]["action"] == "keep"
+    assert mlpack("down", str(path)).exit_code == 0
+    assert not connect(port)
+
+
+def test_an_interrupted_run_leaves_all_as_it_was(here: Here) -> None:
+    slow = json.dumps(SLOW)
+    here.write(broker=lambda module: module["settings"].update({"createOptions": slow}))
+    here.up()
+    before = here.containers()
+    here.write()
+    command = [sys.executable, "-m", "mlpack", "-C", str(here.project.root), "up", str(here.path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while "broker.next" not in here.containers():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "all is as it was before" in said
+    assert "error: interrupted" in said
+    assert here.containers() == before
