@@ -171,10 +171,13 @@ def tiny_onnx(path: Path, *, bias: float = 0.5, features: int = 4, opset: int = 
     return path
 
 
-def dense_onnx(path: Path, *, seed: int = 1, tuned: int = 0, width: int = 160) -> Path:
+def dense_onnx(
+    path: Path, *, seed: int = 1, tuned: int = 0, width: int = 160, beside: str = ""
+) -> Path:
     """Write a network of two layers, some 100 KB; ``tuned`` gives the same one trained further.
 
     Each step moves every weight a little, as fine-tuning does; another ``seed`` is another model.
+    Its weights are in the file ``beside`` it where that is given.
     """
     import numpy as np
     import onnx
@@ -201,6 +204,10 @@ def dense_onnx(path: Path, *, seed: int = 1, tuned: int = 0, width: int = 160) -
         [numpy_helper.from_array(each, name) for name, each in weights.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    if beside:
+        options = {"save_as_external_data": True, "location": beside, "size_threshold": 0}
+        onnx.save(model, str(path), **options)  # type: ignore[arg-type]
+        return path
     onnx.save(model, str(path))
     return path
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import mmap
+import posixpath
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from mlpack.model.version import SCORING, ModelFile, ModelVersion
 from mlpack.oci import descriptor as media
@@ -24,13 +25,19 @@ from mlpack.stores.layout import LayoutStore
 from mlpack.stores.models import ModelStore
 from mlpack.stores.releases import APP_ROOT, SERVED, Origin, model_folder, served_record
 
+if TYPE_CHECKING:
+    from mlpack.delta.spans import Span
+
 PATCHES = "mlpack"
 """Folder of the patches, below the application's."""
 
 _SMALL = 1024 * 1024
 """Bytes of a file up to which it is deflated to see whether it is not smaller than its patch."""
 
+ONNX = ".onnx"
+
 Advance = Callable[[int], object]
+Spans = tuple["Span", ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +111,7 @@ class _Content:
         self._origins: dict[str, Origin] = {}
         self._whole: dict[str, ModelFile] = {}
         self._gone: list[Entry] = []
+        self._inside = _Inside(layout)
 
     def add(self, pair: Pair, advance: Advance) -> None:
         """Take a file as it is, from the anchor, or as a patch, whichever is smallest."""
@@ -118,7 +126,8 @@ class _Content:
             self._origins[new.path] = Origin(source)
             advance(new.size)
             return
-        patch = _patch(self._layout, old, new, advance)
+        inside = (self._inside.of(self._anchor, old), self._inside.of(self._model, new))
+        patch = _patch(self._layout, old, new, inside, advance)
         if patch is None:
             self._whole[f"{model_folder(self._model)}/{new.path}"] = new
         else:
@@ -158,14 +167,50 @@ class _Content:
         return PatchLayer(made, out.getvalue())
 
 
-def _patch(layout: LayoutStore, old: ModelFile, new: ModelFile, advance: Advance) -> bytes | None:
+class _Inside:
+    """What models say of the files beside them: where in these their tensors lie."""
+
+    def __init__(self, layout: LayoutStore) -> None:
+        self._layout = layout
+        self._known: dict[str, dict[str, Spans]] = {}
+
+    def of(self, model: ModelVersion, file: ModelFile) -> Spans | None:
+        """The tensors in ``file``; ``None`` where no other file of ``model`` names it."""
+        key = str(model.digest)
+        if key not in self._known:
+            self._known[key] = dict(self._named(model))
+        found = self._known[key].get(file.path)
+        if found is None:
+            return None
+        return tuple(each for each in found if each.offset + each.length <= file.size)
+
+    def _named(self, model: ModelVersion) -> Iterator[tuple[str, Spans]]:
+        from mlpack.delta.spans import external_spans
+
+        for each in model.files:
+            if not each.path.endswith(ONNX):
+                continue
+            with _mapped(self._layout, each) as content:
+                beside = external_spans(content)
+            folder = posixpath.dirname(each.path)
+            for location, spans in beside.items():
+                yield posixpath.normpath(posixpath.join(folder, location)), spans
+
+
+def _patch(
+    layout: LayoutStore,
+    old: ModelFile,
+    new: ModelFile,
+    inside: tuple[Spans | None, Spans | None],
+    advance: Advance,
+) -> bytes | None:
     """The patch from one file to another; ``None`` where the file itself is as small."""
     # Not at the top: numpy takes as long to import as all of mlpack.
     from mlpack.delta import make_patch
     from mlpack.runtime.patch import read_header
 
     with _mapped(layout, old) as before, _mapped(layout, new) as after:
-        patch = make_patch(before, after, advance=advance)
+        patch = make_patch(before, after, old_spans=inside[0], new_spans=inside[1], advance=advance)
         header = read_header(memoryview(patch))
         made = {old: header.old_sha256, new: header.new_sha256}
         for file, sha256 in made.items():

@@ -382,6 +382,22 @@ def test_several_files_each_come_their_own_way(tmp_path: Path) -> None:
     assert (tmp_path / "root/var/azureml-app/score.py").read_text() == scripts[1].read_text()
 
 
+def test_weights_beside_the_model_are_known_by_what_it_says_of_them(tmp_path: Path) -> None:
+    made = make_project(tmp_path / "p")
+    for tuned in (0, 1):
+        folder = tmp_path / f"m{tuned}"
+        folder.mkdir()
+        dense_onnx(folder / "model.onnx", tuned=tuned, beside="weights.bin")
+        register(made, folder / "model.onnx", "--name", "fan")
+    build(made, "fan:1")
+    found = build(made, "fan:2")
+    # As bytes of nothing known they would take nine tenths of the layer.
+    assert found["strategy"] == "patch", found["why"]
+    whole = served(made, "fan:2", tmp_path / "root")
+    assert (whole / "weights.bin").read_bytes() == (tmp_path / "m1/weights.bin").read_bytes()
+    assert (whole / "model.onnx").read_bytes() == (tmp_path / "m1/model.onnx").read_bytes()
+
+
 def test_a_script_that_is_gone_is_gone(tmp_path: Path) -> None:
     made = make_project(tmp_path / "p")
     script = tmp_path / "score.py"

@@ -18,10 +18,10 @@ from mlpack.oci.document import canonical
 from mlpack.oci.reference import Reference
 from mlpack.serve.app import create_app
 from mlpack.stores.base import put_bytes, read, read_index
-from mlpack.stores.carry import MAX_BYTES, records
+from mlpack.stores.carry import records
 from mlpack.stores.layout import LayoutStore, validate
 from mlpack.stores.project import Project
-from mlpack.stores.records import RECORD, keep_record
+from mlpack.stores.records import MAX_BYTES, RECORD, keep_record
 from mlpack.stores.referrers import NotTaken, attach
 from mlpack.stores.registries import Registries
 from mlpack.stores.registry import RegistryStore, fallback_tag
