@@ -1,4 +1,4 @@
-.PHONY: demo test lint format docs bench clean
+.PHONY: demo test lint format docs bench bench-delta clean
 
 PYTHON := .venv/bin/python
 
@@ -34,6 +34,12 @@ bench:
 	@scripts/system-packages mmdebstrap ca-certificates docker.io containerd runc podman buildah umoci skopeo docker-registry openssl wrk
 	@scripts/venv dev
 	$(PYTHON) -m benchmarks
+
+# Ten minutes, most of them bsdiff's.
+bench-delta:
+	@scripts/system-packages bsdiff xdelta3 zstd
+	@scripts/venv dev
+	$(PYTHON) -m benchmarks.delta
 
 clean:
 	rm -rf .venv demo .cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from mlpack.delta import rest
+from mlpack.delta.guess import guessed_spans
 from mlpack.delta.law import best_fit, sample
 from mlpack.delta.match import Pair, match, numbers
 from mlpack.delta.numbers import Numbers
@@ -44,9 +45,12 @@ def make_patch(
     before = find_spans(old) if old_spans is None else old_spans
     after = find_spans(new) if new_spans is None else new_spans
     ways = []
+    guessed = () if before or after else guessed_spans(old, new)
+    if guessed:
+        before = after = guessed
     if after:
         ways.append(_Way(old, new, before, match(old, new, before, after), advance))
-    if not after or max(len(old), len(new)) <= WHOLE:
+    if not after or guessed or max(len(old), len(new)) <= WHOLE:
         ways.append(_Way(old, new, (), [], advance if not after else lambda _: None))
     made = min((patch for way in ways for patch in way.patches()), key=len)
     # Proof, not trust: what a device will do is done once here, and its result is checked.

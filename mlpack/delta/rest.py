@@ -10,6 +10,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import bsdiff4.core
 import numpy as np
@@ -23,6 +24,8 @@ Range = tuple[int, int]
 
 ALIGNED = 1 << 24
 """Bytes up to which two texts are aligned: sorting suffixes takes about nine times as many."""
+
+_HELPS = 0.8
 
 WINDOW = 1 << 25
 """Bytes of new text that share a dictionary."""
@@ -48,10 +51,12 @@ def with_dictionary(
         # Where in the old text the same share of it has passed, and as much again around it.
         start = total * first // len(content) - WINDOW // 2 if len(content) > WINDOW else 0
         ranges = _window(known, max(start, 0), 2 * WINDOW)
-        alone = squeeze(container.LITERAL, piece, slow=len(content) <= ALIGNED)
-        packs = [alone]
+        packs = [squeeze(container.LITERAL, piece, slow=False)]
         if sum(length for _, length in ranges) >= 8:
             packs.append(squeeze_onto(container.LITERAL, piece, old, ranges))
+        # Where the old text helps, nothing finds as much in the new one alone.
+        if len(content) <= ALIGNED and packs[-1].length > _HELPS * packs[0].length:
+            packs.append(squeeze(container.LITERAL, piece, slow=True))
         written.packs.append(min(packs, key=lambda each: each.length))
     return written
 
@@ -95,7 +100,7 @@ def _triples(control: bytes) -> Iterator[tuple[int, int, int]]:
     words = np.frombuffer(control, "<u8")
     sizes = (words & np.uint64(2**63 - 1)).astype(np.int64)
     signed = np.where(words >> np.uint64(63), -sizes, sizes)
-    triples: list[tuple[int, int, int]] = signed.reshape(-1, 3).tolist()
+    triples: Any = signed.reshape(-1, 3).tolist()
     yield from triples
 
 

@@ -62,7 +62,8 @@ def pair(
     """Versions of a file of ``arrays`` arrays with text between them."""
     random = np.random.default_rng(seed)
     old, new = bytearray(b"model v1 "), bytearray(b"model version two ")
-    old_spans, new_spans = [], []
+    old_spans: list[Span] = []
+    new_spans: list[Span] = []
     for each in range(arrays):
         rows = random.gamma(2, 0.4, (shape[0], *(1 for _ in shape[1:])))
         values = random.normal(0, 0.5, shape) * rows

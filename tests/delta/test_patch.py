@@ -240,3 +240,13 @@ def test_real_versions_are_never_larger_than_the_best_peer(folder: str, old: str
     patch = make_patch(memoryview(before), memoryview(after))
     assert applied(before, patch) == after
     assert len(patch) <= 1.01 * min(peers(before, after).values()) + 200
+
+
+def test_floats_in_a_file_of_no_known_format_are_found_by_trying() -> None:
+    random = np.random.default_rng(6)
+    old = random.normal(0, 0.1, 100_000).astype("<f4")
+    new = (old + random.normal(0, 1e-5, old.size)).astype("<f4")
+    head = random.bytes(1024)
+    of = Pair(head + old.tobytes(), head + new.tobytes(), (), ())
+    assert len(made(of)) < 0.5 * len(of.new)
+    assert len(made(of)) < 0.9 * min(peers(of.old, of.new).values())

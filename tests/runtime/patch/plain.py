@@ -11,7 +11,8 @@ from mlpack.runtime.patch.program import Operation, read_program
 def unpacked(old: bytes, patch: bytes) -> dict[int, bytes]:
     """The bytes of each stream."""
     header = read_header(memoryview(patch))
-    at, found = header.length, {}
+    at = header.length
+    found: dict[int, bytes] = {}
     for part in header.parts:
         stored = memoryview(patch)[at : at + part.stored]
         at += part.stored
