@@ -189,11 +189,16 @@ def test_documents_other_tools_rely_on(project: Project) -> None:
     assert {each["action"] for each in diff["layers"]} == {"reuse", "fetch"}
     build = json.loads(run(*at, "build", "fan:1").stdout)
     # Beyond the contract: the line printed without --json, and each platform's image.
-    assert shape({key: build[key] for key in build if key not in ("reference", "platforms")}) == {
+    beyond = ("reference", "platforms")
+    assert shape({key: build[key] for key in build if key not in beyond}) == {
         "name": "str",
         "version": "str",
         "digest": "str",
         "strategy": "str",
+        "why": "str",
+        "anchor": "NoneType",
+        "anchored": "bool",
+        "candidates": {"layer": "NoneType", "patch": "NoneType"},
         "base": "str",
         "layer": {"digest": "str", "diff_id": "str", "bytes": "int"},
         "transfer": TRANSFER,

@@ -64,5 +64,6 @@ def test_a_notebook_runs(name: str, tmp_path: Path, request: pytest.FixtureReque
     assert f"{name}:1 sha256:" in text
     assert f"{name}:2 sha256:" in text
     lines = [line.split()[0] for line in text.splitlines() if line.startswith(("reuse", "fetch"))]
-    assert lines == ["reuse"] * 4 + ["fetch"], text
+    assert lines == ["reuse"] * 5 + ["fetch"], text
+    assert "made as a patch: " in text
     assert drawn == 2
