@@ -30,6 +30,7 @@ COMMANDS = {
     "copy": "Copy an image between registries, layouts and archives.",
     "diff": "Show what a device on OLD fetches to reach NEW.",
     "graft": "Turn an image built by any tool into one layer on what devices hold.",
+    "patch": "Make, apply or look into a patch: what makes NEW of OLD.",
     "report": "Show bytes and money per release and fleet.",
     "groups": "List the device groups of mlpack.toml.",
     "devices": "Show the devices of a group, and what each runs.",
