@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mlpack.delta import InvalidPatch, apply_patch, make_patch
+from mlpack.delta.files import within
 from mlpack.delta.spans import Span, external_spans, find_spans
 from mlpack.errors import MlpackError
 from mlpack.runtime.patch import BadPatch
@@ -124,8 +125,3 @@ def file_spans(path: Path, content: memoryview) -> Sequence[Span]:
     if len(named) != 1:
         return ()
     return within(named[0], len(content))
-
-
-def within(spans: Sequence[Span], size: int) -> tuple[Span, ...]:
-    """Those of ``spans`` that end before a file of ``size`` bytes does."""
-    return tuple(each for each in spans if each.offset + each.length <= size)
