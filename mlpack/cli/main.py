@@ -23,6 +23,7 @@ COMMANDS = {
     "register": "Keep a model as a version in the project's store.",
     "models": "List models and their versions.",
     "show": "Show one model version: files, signature, metrics.",
+    "round": "Make a version whose patch is several times smaller, and prove that it will do.",
     "base": "Build or show the stable base image.",
     "build": "Make a release: the base and one layer with the model.",
     "push": "Send a release to its registry: only what it lacks.",
