@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -123,26 +123,51 @@ def register(
     )
     elsewhere = elsewhere or Elsewhere()
     elsewhere.check(candidate.files)
-    with project.exclusive():
-        store = ModelStore(project.layout)
-        found = read_versions(project.layout, name)
-        _check_damaged(name, about.version, found)
-        known = found.readable
-        # A release without a model, such as a graft, keeps its version for itself.
-        reserved = releases(project.layout, name).keys() - {each.version for each in known}
-        reserved |= found.damaged.keys()
-        asked = about.version or _there(elsewhere, known, candidate, reserved)
-        beyond = elsewhere.versions.keys() - {asked}
-        version, before = settle(known, candidate, asked, reserved | beyond)
-        if before is None:
-            _check_release_name(store, version)
-        store.add(version, _opener(source, version, script))
+    version, before = keep(
+        project,
+        candidate,
+        about.version,
+        lambda version: _opener(source, version, script),
+        elsewhere=elsewhere,
+    )
     notes = [*source.notes, *script_notes, *_again(before, version, candidate)]
     return Registered(
         version=version,
         already=before is not None,
         notes=(*notes, *_runtime_notes(project, version)),
     )
+
+
+def keep(
+    project: Project,
+    candidate: ModelVersion,
+    asked: str,
+    opener: Callable[[ModelVersion], OpenModelFile],
+    *,
+    elsewhere: Elsewhere,
+) -> tuple[ModelVersion, ModelVersion | None]:
+    """Keep ``candidate`` as version ``asked`` (empty: the next), or as what holds its content.
+
+    ``opener`` gives what opens the files of the version it becomes. Returns that, and what it
+    was before where the content was there. Raises
+    :class:`~mlpack.model.registration.VersionTaken`; nothing is named then.
+    """
+    name = candidate.name
+    with project.exclusive():
+        store = ModelStore(project.layout)
+        found = read_versions(project.layout, name)
+        _check_damaged(name, asked, found)
+        known = found.readable
+        # A release without a model, such as a graft, keeps its version for itself.
+        reserved = releases(project.layout, name).keys() - {each.version for each in known}
+        reserved |= found.damaged.keys()
+        asked = asked or _there(elsewhere, known, candidate, reserved)
+        beyond = elsewhere.versions.keys() - {asked}
+        version, before = settle(known, candidate, asked, reserved | beyond)
+        if before is None:
+            _check_release_name(store, version)
+        store.add(version, opener(version))
+    return version, before
 
 
 def _there(

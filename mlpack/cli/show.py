@@ -12,6 +12,7 @@ from mlpack.cli.options import command, project
 
 if TYPE_CHECKING:
     from mlpack.api.models import Shown
+    from mlpack.model.derivation import Derivation
 
 _SHOWN_FILES = 20
 
@@ -59,3 +60,24 @@ def _facts(shown: Shown) -> Iterator[tuple[str, str]]:
         yield "opsets", f"{opsets} (file format {version.ir_version})"
     yield from (("metric", f"{key} = {value}") for key, value in version.metrics.items())
     yield from (("tag", f"{key} = {value}") for key, value in version.tags.items())
+    if version.derived:
+        yield from _derived(version.derived)
+
+
+def _derived(record: Derivation) -> Iterator[tuple[str, str]]:
+    """How it was made of another version, and what proves that it will do."""
+    yield "rounded from", f"{record.exact.version}  {record.exact.digest}"
+    yield "onto", f"{record.anchor.version}  {record.anchor.digest}"
+    sizes = f"{output.size(record.rounded_patch)} instead of {output.size(record.exact_patch)}"
+    yield "patch", f"{sizes}, {record.keep_bits} bits of each difference kept"
+    yield "checked on", f"{record.rows:,} rows of sha256 {record.check}"
+    allowed = record.max_error_allowed
+    yield (
+        "max error",
+        f"{record.max_error:.3g}" + ("" if allowed is None else f" ({allowed:g} allowed)"),
+    )
+    if record.agreement is not None:
+        yield "agreement", f"{int(10_000 * record.agreement) / 100:.2f} % of decisions"
+    if record.exact_accuracy is not None and record.rounded_accuracy is not None:
+        before, after = 100 * record.exact_accuracy, 100 * record.rounded_accuracy
+        yield "accuracy", f"{after:.2f} % (exact: {before:.2f} %)"

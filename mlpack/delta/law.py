@@ -127,6 +127,7 @@ def _deltas(of: Sample, tables: bool, usual: float) -> Iterator[Fit]:
         for scale, taken in scales.items():
             found = _delta(of, scale, tables)
             yield replace(found, cost=found.cost + taken)
+    if len(changed):
         yield from _rounded(of)
     if share < 0.7:
         part = replace(of, old=of.old[changed], new=of.new[changed], shape=())

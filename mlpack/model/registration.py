@@ -103,6 +103,8 @@ def _merge(same: ModelVersion, candidate: ModelVersion, asked: str) -> ModelVers
         metrics={**same.metrics, **candidate.metrics},
         # Where the same content comes again, the commit it first came from made it.
         source_commit=same.source_commit or candidate.source_commit,
+        # The latest proof: what it was checked on may be more by now.
+        derived=candidate.derived or same.derived,
     )
 
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Literal, get_args
 
 from mlpack.errors import UsageError
+from mlpack.model.derivation import Derivation
 from mlpack.model.recipe import check_name, check_word
 from mlpack.oci.digest import Digest
 from mlpack.oci.document import InvalidContent, Node, canonical
@@ -172,6 +173,9 @@ class ModelVersion:
     created: str = ""
     """When it was registered (ISO 8601, UTC)."""
 
+    derived: Derivation | None = None
+    """How it was made of other versions, where it was; no part of the content's digest."""
+
     @cached_property
     def digest(self) -> Digest:
         """The content's name: of the files and the scoring script, no name, clock or tag."""
@@ -186,7 +190,7 @@ class ModelVersion:
         return f"{self.name}:{self.version}"
 
     def to_json(self) -> dict[str, object]:
-        """The model version's document (docs/formats.md); its digest is derived and not in it."""
+        """The model version's document (docs/formats.md); its digest follows from it, unwritten."""
         return {
             "name": self.name,
             "version": self.version,
@@ -201,12 +205,14 @@ class ModelVersion:
             "metrics": dict(sorted(self.metrics.items())),
             "source_commit": self.source_commit,
             "created": self.created,
+            # Only where there is one: documents of other versions stay what they are.
+            **({"derived": self.derived.to_json()} if self.derived else {}),
         }
 
     @classmethod
     def from_json(cls, node: Node) -> ModelVersion:
         """Read what :meth:`to_json` wrote; raise :class:`InvalidContent` with the place."""
-        scoring = node.get("scoring")
+        scoring, derived = node.get("scoring"), node.get("derived")
         return cls(
             name=check_name(node.need("name").text()),
             version=check_word(node.need("version").text(), "version"),
@@ -221,6 +227,7 @@ class ModelVersion:
             metrics=node.need("metrics").text_map(),
             source_commit=node.need("source_commit").text(),
             created=node.need("created").text(),
+            derived=Derivation.from_json(derived) if derived else None,
         )
 
 

@@ -97,7 +97,7 @@ class ModelStore:
     @contextmanager
     def open_file(self, file: ModelFile) -> Iterator[BinaryIO]:
         """Open a file of a version. Read to its end, it raises where its bytes changed on disk."""
-        target = Descriptor(FILE, file.digest, file.size)
+        target = blob(file)
         changed = Corrupt(
             f"{file.path} in the store is not what was registered ({file.digest})",
             hint="register the model again: that writes the file anew",
@@ -127,6 +127,11 @@ class ModelStore:
         if str(found) != what:
             raise Corrupt(f"the store's document of {what} says it is {found}")
         return found
+
+
+def blob(file: ModelFile) -> Descriptor:
+    """What a store of versions holds ``file`` as."""
+    return Descriptor(FILE, file.digest, file.size)
 
 
 def _tag(name: str, version: str) -> str:

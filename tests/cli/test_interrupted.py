@@ -123,3 +123,19 @@ def test_a_full_disk_is_one_clear_line_and_nothing_is_lost(
         assert validate(project.layout) == ()
     (project.root / "fill").unlink()
     assert run("-C", str(project.root), "build", "fan").exit_code == 0
+
+
+def test_a_patch_that_does_not_fit_is_one_clear_line_and_leaves_nothing(
+    small_disk: Path, tmp_path: Path
+) -> None:
+    old, new, patch, out = (tmp_path / "old", tmp_path / "new", tmp_path / "p", small_disk / "out")
+    old.write_bytes(b"old")
+    new.write_bytes(os.urandom(9_000_000))
+    assert run("patch", "make", str(old), str(new), "-o", str(patch)).exit_code == 0
+    for command in (["make", str(old), str(new)], ["apply", str(old), str(patch)]):
+        done = run("patch", *command, "-o", str(out))
+        assert done.exit_code == 1, command
+        assert done.stderr.startswith("error: "), done.stderr
+        assert "No space left on device" in done.stderr
+        assert "hint: free some disk space" in done.stderr
+        assert list(small_disk.iterdir()) == []

@@ -17,6 +17,9 @@ VERSION = 1
 MAX_WINDOW = 2**27
 """Bytes that a zstandard decompressor may keep; a frame that wants more is refused."""
 
+_MOST_AT_ONCE = 1 << 22
+"""Bytes asked of a decompressor in one go: zstandard takes memory for all that is asked for."""
+
 _MAX_PARTS = 4096
 _MAX_RANGES = 65536
 
@@ -169,7 +172,7 @@ class Stream:
         while count:
             while not self._left:
                 self._open()
-            piece = self._reader.read(min(count, self._left))
+            piece = self._reader.read(min(count, self._left, _MOST_AT_ONCE))
             if not piece:
                 raise BadPatch("a part of the patch unpacks to less than it declares")
             taken.append(piece)
