@@ -11,11 +11,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mlpack.delta.law import best_fit, sample
+from mlpack.delta.law import best_fit
 from mlpack.delta.logs import Array
 from mlpack.delta.match import kind_of
 from mlpack.delta.spans import Span
 from mlpack.delta.spans.span import Kind
+from mlpack.delta.trial import sample
 
 PIECE = 1 << 16
 """Bytes that are guessed about at once."""

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mlpack.delta.law import Fit, rounded_residuals, split
 from mlpack.delta.logs import Array
 from mlpack.delta.squeeze import Pack, squeeze
+from mlpack.delta.steps import rounded_residuals
+from mlpack.delta.trial import Fit, split
 from mlpack.runtime.patch import container
 from mlpack.runtime.patch.arrays import (
     BLOCK,

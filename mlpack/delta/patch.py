@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 
 from mlpack.delta import rest
 from mlpack.delta.guess import guessed_spans
-from mlpack.delta.law import best_fit, sample
+from mlpack.delta.law import best_fit
 from mlpack.delta.match import Pair, match, numbers
 from mlpack.delta.numbers import Numbers
 from mlpack.delta.rest import Range, Written
 from mlpack.delta.spans import Span, find_spans
 from mlpack.delta.squeeze import QUICK, squeeze
 from mlpack.delta.streams import patch_file
+from mlpack.delta.trial import sample
 from mlpack.runtime.patch import apply_patch, container
 from mlpack.runtime.patch.program import ARRAY, COPY, ROUNDED, Operation
 

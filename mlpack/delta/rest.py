@@ -15,7 +15,7 @@ from typing import Any
 import bsdiff4.core
 import numpy as np
 
-from mlpack.delta.squeeze import Pack, squeeze, squeeze_onto
+from mlpack.delta.squeeze import QUICK, Pack, squeeze, squeeze_onto
 from mlpack.runtime.patch import container
 from mlpack.runtime.patch.program import ADD, COPY, LITERAL, Operation
 
@@ -54,7 +54,8 @@ def with_dictionary(
         ranges = _window(known, max(start, 0), 2 * WINDOW)
         packs = [squeeze(container.LITERAL, piece, slow=False)]
         if sum(length for _, length in ranges) >= 8:
-            packs.append(squeeze_onto(container.LITERAL, piece, old, ranges))
+            levels = (19, 22) if len(content) <= WINDOW else (19,)
+            packs.append(squeeze_onto(container.LITERAL, piece, old, ranges, levels=levels))
         # Where the old text helps, nothing finds as much in the new one alone.
         if len(content) <= ALIGNED and packs[-1].length > _HELPS * packs[0].length:
             packs.append(squeeze(container.LITERAL, piece, slow=True))
@@ -73,13 +74,12 @@ def aligned(
     before, after = _joined(old, known), _joined(new, wanted)
     steps = _Aligned(known, wanted)
     literal = bytearray()
-    window = (
-        max(len(after), 1) if len(after) <= WINDOW else min(max(len(after) // 8, 1 << 21), WINDOW)
-    )
-    for first in range(0, len(after), window):
-        start = max(steps.reached - window // 2, 0) if len(after) > window else 0
-        held = before[start : start + 2 * window] if len(after) > window else before
-        control, added, extra = bsdiff4.core.diff(held, after[first : first + window])
+    for first in range(0, len(after), WINDOW):
+        start, end = 0, len(before)
+        if len(after) > WINDOW:
+            start = max(steps.reached - WINDOW // 2, 0)
+            end = start + 2 * WINDOW
+        control, added, extra = bsdiff4.core.diff(before[start:end], after[first : first + WINDOW])
         steps.begin(start, added)
         for copied, own, moved in _triples(control):
             steps.add(copied, own, moved)
@@ -87,7 +87,7 @@ def aligned(
     written = Written(steps.operations)
     for stream, content in ((container.ADD, steps.added), (container.LITERAL, literal)):
         if content:
-            written.packs.append(squeeze(stream, content, slow=True))
+            written.packs.append(squeeze(stream, content, slow=len(content) <= QUICK))
     return written
 
 

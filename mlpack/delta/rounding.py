@@ -175,7 +175,8 @@ def _finite(kind: Kind, numbers: Array) -> Array:
 
 def values(kind: Kind, bits: Array) -> Array:
     """The floats that ``bits`` are, as float64."""
-    if kind == BF16:
-        return (bits.astype("<u4") << np.uint32(16)).view("<f4").astype(np.float64)
-    found: Array = bits.view(kind.scalar).astype(np.float64)
+    floats = (bits.astype("<u4") << np.uint32(16)).view("<f4") if kind == BF16 else bits
+    # A signalling NaN becomes a quiet one, of which numpy warns.
+    with np.errstate(invalid="ignore"):
+        found: Array = floats.view(kind.scalar or "<f4").astype(np.float64)
     return found

@@ -18,8 +18,6 @@ QUICK = 1 << 24
 
 _SAMPLE = 1 << 18
 _SMALL = 1 << 16
-_SEARCHED = 1 << 22
-"""Bytes up to which the slowest search is worth its time."""
 
 
 def squeeze(stream: int, content: bytes | bytearray | memoryview, *, slow: bool) -> Pack:
@@ -35,6 +33,8 @@ def squeeze_onto(
     content: bytes | bytearray | memoryview,
     old: memoryview,
     ranges: Sequence[tuple[int, int]],
+    *,
+    levels: Sequence[int],
 ) -> Pack:
     """``content`` by zstandard, with ``ranges`` (offset, length) of ``old`` as the dictionary."""
     joined = b"".join(old[at : at + length] for at, length in ranges)
@@ -42,7 +42,7 @@ def squeeze_onto(
     # The window has to reach from the end of the content to the start of the dictionary.
     window = (len(content) + len(joined) + 1).bit_length()
     made = []
-    for level in (19, 22) if len(content) <= _SEARCHED else (19,):
+    for level in levels:
         chosen = zstandard.ZstdCompressionParameters.from_level(
             level,
             source_size=len(content),

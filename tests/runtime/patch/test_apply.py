@@ -15,6 +15,8 @@ import pytest
 import zstandard
 
 from mlpack.delta import make_patch
+from mlpack.delta.spans import Span
+from mlpack.delta.spans.span import Kind
 from mlpack.delta.streams import signed, unsigned, write_program
 from mlpack.runtime.patch import BadPatch, container
 from mlpack.runtime.patch.arrays import F32, I8
@@ -276,13 +278,8 @@ def test_applying_takes_the_model_s_size_at_most_beyond_what_is_mapped(tmp_path:
     random = np.random.default_rng(1)
     old = random.standard_normal(2**23, dtype=np.float32)
     new = old + random.standard_normal(2**23, dtype=np.float32) * np.float32(1e-4)
-    from mlpack.delta.spans import Span
-    from mlpack.delta.spans.span import Kind
-
     span = Span("w", 0, old.nbytes, Kind.F32, old.shape)
-    made = make_patch(
-        memoryview(old).cast("B"), memoryview(new).cast("B"), old_spans=[span], new_spans=[span]
-    )
+    made = make_patch(old.data.cast("B"), new.data.cast("B"), old_spans=[span], new_spans=[span])
     (tmp_path / "old").write_bytes(old.tobytes())
     (tmp_path / "patch").write_bytes(made)
     (share,) = run(_APPLY, tmp_path / "old", tmp_path / "patch", new.nbytes)
