@@ -39,5 +39,5 @@ def _text(done: Down) -> str:
     if not done.removed and not done.network:
         others = f"; of {', '.join(done.others)} there is something" if done.others else ""
         return f"nothing of {done.deployment} is here{others}"
-    parts = [*done.removed, *(["their network"] if done.network else [])]
+    parts = [*done.removed, *(["the network"] if done.network else [])]
     return f"{'would remove' if done.dry_run else 'removed'} {', '.join(parts)}"
