@@ -58,6 +58,7 @@ SUPPORT: Mapping[tuple[int, int], Support] = {
     (1, 29): _WITH_PREVIEW,
     (1, 30): _WITH_PREVIEW,
     (1, 31): _WITH_PREVIEW,
+    (1, 32): Support(onnx=28, ml=5, ir=14, preview=True),
 }
 NEWEST = max(SUPPORT)
 

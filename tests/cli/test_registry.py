@@ -9,6 +9,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -300,17 +301,22 @@ def test_an_upload_over_a_restart_is_begun_again(tmp_path: Path) -> None:
         answer, first = stack.enter_context(serving(*store))
         port = answer["address"].split(":")[1]
         read = most = 0
+        # Other blobs are sent meanwhile: those wait for the server, however long its start takes.
+        there_again = threading.Event()
+        there_again.set()
 
         def restart(count: int) -> None:
             nonlocal read, most
             read, before = read + count, most
             most = max(read, most)
             if before < 10_000_000 <= most:
+                there_again.clear()
                 first.kill()
                 first.wait(timeout=20)
                 stack.enter_context(serving(*store, "--port", port))
+                there_again.set()
 
-        with Registries(Client(sleep=lambda _: time.sleep(0.05))) as registries:
+        with Registries(Client(sleep=lambda _: there_again.wait(60))) as registries:
             place = f"{answer['address']}/big:1"
             copy_image(None, registries, f"oci:{layout.root}:x", place, advance=restart)
             counted = registries.counted
