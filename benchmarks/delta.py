@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -135,11 +136,16 @@ def peers(old: Path, new: Path, out: Path) -> dict[str, int]:
         "xdelta3": ["xdelta3", "-q", "-f", "-9", "-s", str(old), str(new), str(out)],
         "bsdiff": ["bsdiff", str(old), str(new), str(out)],
     }
-    sizes = {}
-    for name, command in commands.items():
+
+    def size(name: str) -> int:
+        place = out.with_name(name.replace(" ", ""))
+        command = [str(place) if each == str(out) else each for each in commands[name]]
         subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
-        sizes[name] = out.stat().st_size
-    return sizes
+        return place.stat().st_size
+
+    # Only their sizes count, so they may run at once.
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(commands, pool.map(size, commands), strict=True))
 
 
 HEAD = (
@@ -156,7 +162,7 @@ def line(of: Result) -> str:
     sizes = " | ".join(f"{each:,}" for each in (of.full, *of.peers.values(), of.patch))
     ratio = f"{of.patch / of.full:.4f} | {of.ratio:.3f}"
     speeds = " | ".join(
-        f"{of.full / 1e6 / max(seconds, 1e-3):,.0f} | {memory / 1e6:,.0f}"
+        f"{of.full / 1e6 / max(seconds, 1e-3):,.3g} | {memory / 1e6:,.0f}"
         for seconds, memory in (
             (of.make_seconds, of.make_memory),
             (of.apply_seconds, of.apply_memory),
