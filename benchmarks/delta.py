@@ -88,12 +88,17 @@ def main(folder: Path) -> None:
     for pair in [*real_pairs(), *made_pairs(folder)]:
         results.append(measure(pair, folder))
         print(line(results[-1]), flush=True)
+        write(results)
+    print("\n".join(closing(results)))
+
+
+def write(results: Sequence[Result]) -> None:
+    """The tables, of what has been measured so far."""
     text = "\n".join([*HEAD, *map(line, results), "", *closing(results), ""])
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "delta.md").write_text(text)
     found = [{**asdict(each), "ratio": round(each.ratio, 4)} for each in results]
     (RESULTS / "delta.json").write_text(json.dumps(found, indent=1) + "\n")
-    print("\n".join(closing(results)))
 
 
 def measure(pair: Pair, folder: Path) -> Result:

@@ -12,8 +12,8 @@ from mlpack.delta.match import Pair, match, numbers
 from mlpack.delta.numbers import Numbers
 from mlpack.delta.rest import Range, Written
 from mlpack.delta.spans import Span, find_spans
-from mlpack.delta.squeeze import QUICK, squeeze
-from mlpack.delta.streams import patch_file
+from mlpack.delta.squeeze import QUICK, Pack, squeeze
+from mlpack.delta.streams import pack_program, patch_file
 from mlpack.delta.trial import sample
 from mlpack.runtime.patch import apply_patch, container
 from mlpack.runtime.patch.program import ARRAY, COPY, ROUNDED, Operation
@@ -53,7 +53,7 @@ def make_patch(
         ways.append(_Way(old, new, before, match(old, new, before, after), advance))
     if not after or guessed or max(len(old), len(new)) <= WHOLE:
         ways.append(_Way(old, new, (), [], advance if not after else lambda _: None))
-    made = min((patch for way in ways for patch in way.patches()), key=len)
+    made = min((way.patch() for way in ways), key=len)
     # Proof, not trust: what a device will do is done once here, and its result is checked.
     apply_patch(old, memoryview(made), lambda _: None)
     return made
@@ -80,22 +80,26 @@ class _Way:
     _numbers: Numbers = field(default_factory=Numbers)
     _scale: float = 1.0
 
-    def patches(self) -> Iterator[bytes]:
-        """A patch for each way of writing the rest."""
+    def patch(self) -> bytes:
+        """The smallest patch, over the ways of writing the rest."""
         steps = list(self._steps())
         changed = sum(pair.new.length for pair in self.pairs if not pair.same)
         classes, packs = self._numbers.packs(slow=changed <= QUICK)
         wanted = [(each.offset, each.length) for each in steps if each.operation is None]
-        for written in self._rest(wanted):
-            found = iter(written.operations)
-            operations = [
-                operation
-                for each in steps
-                for operation in ([each.operation] if each.operation else next(found))
-            ]
-            yield patch_file(
-                self.old, self.new, joined(operations), classes, [*packs, *written.packs]
-            )
+        ways = [self._packs(steps, written) for written in self._rest(wanted)]
+        best = min(ways, key=lambda way: sum(each.length for each in way))
+        return patch_file(self.old, self.new, classes, [*best, *packs])
+
+    @staticmethod
+    def _packs(steps: Sequence[_Step], written: Written) -> list[Pack]:
+        """The program, and what its operations on the rest read."""
+        found = iter(written.operations)
+        operations = [
+            operation
+            for each in steps
+            for operation in ([each.operation] if each.operation else next(found))
+        ]
+        return [pack_program(joined(operations)), *written.packs]
 
     def _steps(self) -> Iterator[_Step]:
         at = 0

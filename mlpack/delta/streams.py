@@ -21,16 +21,9 @@ from mlpack.runtime.patch.program import (
 )
 
 
-def patch_file(
-    old: memoryview,
-    new: memoryview,
-    operations: Sequence[Operation],
-    classes: int,
-    packs: Sequence[Pack],
-) -> bytes:
-    """The patch that makes ``new`` of ``old`` by ``operations`` that read ``packs``."""
-    program = squeeze(container.PROGRAM, write_program(operations), slow=True)
-    kept = [program, *(each for each in packs if each.part.size)]
+def patch_file(old: memoryview, new: memoryview, classes: int, packs: Sequence[Pack]) -> bytes:
+    """The patch that makes ``new`` of ``old`` by the program and the streams in ``packs``."""
+    kept = [each for each in packs if each.part.size]
     header = bytearray(container.MAGIC)
     header += bytes([container.VERSION, classes.bit_length() - 1])
     header += unsigned(len(old)) + unsigned(len(new))
@@ -51,6 +44,11 @@ def _entry(part: Part) -> bytes:
         entry += signed(offset - end) + unsigned(length)
         end = offset + length
     return entry
+
+
+def pack_program(operations: Sequence[Operation]) -> Pack:
+    """The operations as a part of a patch."""
+    return squeeze(container.PROGRAM, write_program(operations), slow=True)
 
 
 def write_program(operations: Sequence[Operation]) -> bytes:
