@@ -179,7 +179,7 @@ def line(of: Result) -> str:
 def closing(results: Sequence[Result]) -> list[str]:
     """What the table comes to."""
     changed = [each.ratio for each in results if each.changed]
-    mean = math.exp(sum(map(math.log, changed)) / len(changed))
+    mean = math.exp(sum(map(math.log, changed)) / max(len(changed), 1))
     above = [each.name for each in results if not each.never_larger]
     said = [
         f"Above the best peer by more than 1 % and 200 bytes: {', '.join(above) or 'none'}.",

@@ -316,7 +316,10 @@ def test_an_upload_over_a_restart_is_begun_again(tmp_path: Path) -> None:
                 stack.enter_context(serving(*store, "--port", port))
                 there_again.set()
 
-        with Registries(Client(sleep=lambda _: there_again.wait(60))) as registries:
+        def pause(seconds: float) -> None:
+            there_again.wait(60)
+
+        with Registries(Client(sleep=pause)) as registries:
             place = f"{answer['address']}/big:1"
             copy_image(None, registries, f"oci:{layout.root}:x", place, advance=restart)
             counted = registries.counted
