@@ -21,7 +21,6 @@ from pathlib import Path
 from benchmarks.delta_pairs import CHECKOUT, Pair, made_pairs, real_pairs
 
 RESULTS = CHECKOUT / "benchmarks/results"
-LARGE = 2**24
 
 _WORK = """
 import mmap, os, sys, time

@@ -83,12 +83,16 @@ class _Way:
     def patch(self) -> bytes:
         """The smallest patch, over the ways of writing the rest."""
         steps = list(self._steps())
-        changed = sum(pair.new.length for pair in self.pairs if not pair.same)
-        classes, packs = self._numbers.packs(slow=changed <= QUICK)
+        classes, packs = self._numbers.packs(slow=self._thorough)
         wanted = [(each.offset, each.length) for each in steps if each.operation is None]
         ways = [self._packs(steps, written) for written in self._rest(wanted)]
         best = min(ways, key=lambda way: sum(each.length for each in way))
         return patch_file(self.old, self.new, classes, [*best, *packs])
+
+    @property
+    def _thorough(self) -> bool:
+        """Whether so little changed that coders which unpack slowly are fast enough."""
+        return sum(pair.new.length for pair in self.pairs if not pair.same) <= QUICK
 
     @staticmethod
     def _packs(steps: Sequence[_Step], written: Written) -> list[Pack]:
@@ -102,8 +106,7 @@ class _Way:
         return [pack_program(joined(operations)), *written.packs]
 
     def _steps(self) -> Iterator[_Step]:
-        at = 0
-        thorough = sum(pair.new.length for pair in self.pairs if not pair.same) <= QUICK
+        at, thorough = 0, self._thorough
         for pair in self.pairs:
             if at < pair.new.offset:
                 yield _Step(at, pair.new.offset - at)

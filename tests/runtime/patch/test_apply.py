@@ -18,7 +18,7 @@ from mlpack.delta import make_patch
 from mlpack.delta.spans import Span
 from mlpack.delta.spans.span import Kind
 from mlpack.delta.streams import signed, unsigned, write_program
-from mlpack.runtime.patch import BadPatch, container
+from mlpack.runtime.patch import BadPatch, apply_patch, container
 from mlpack.runtime.patch.arrays import F32, I8
 from mlpack.runtime.patch.container import Header, read_header
 from mlpack.runtime.patch.program import (
@@ -131,10 +131,10 @@ def form(**changes: object) -> ArrayForm:
     ],
 )
 def test_a_program_that_lies_is_refused_before_it_runs(steps: list[Operation], said: str) -> None:
-    written: list[int] = []
+    written: list[bytes] = []
     made = patch(header(), program=write_program(steps), literal=NEW)
     with pytest.raises(BadPatch, match=said):
-        applied(OLD, made)
+        apply_patch(memoryview(OLD), memoryview(made), lambda piece: written.append(bytes(piece)))
     assert not written
 
 
