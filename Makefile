@@ -1,6 +1,7 @@
-.PHONY: demo test lint format docs bench bench-delta clean
+.PHONY: demo test test-unit test-full coverage core-tests lint prose format docs site bench bench-delta clean
 
 PYTHON := .venv/bin/python
+PYTEST := $(PYTHON) -m pytest --numprocesses 3
 
 # uidmap is what mmdebstrap needs where make runs without root.
 demo:
@@ -9,16 +10,44 @@ demo:
 	@examples/fan/demo.sh demo
 
 test:
-	@scripts/system-packages mmdebstrap ca-certificates chromium chromium-driver containerd \
-		docker-registry docker.io gcc influxdb libc6-dev mosquitto openssl podman qemu-user runc skopeo umoci
+	@scripts/test-packages
 	@scripts/venv dev
-	@scripts/tests
+	$(PYTEST)
+
+# What needs no engine and no patience.
+test-unit:
+	@scripts/venv dev
+	$(PYTEST) -m "not e2e and not slow"
+
+# As CI does: random input is tried several times as often.
+test-full:
+	@MLPACK_TEST_PROFILE=full $(MAKE) --no-print-directory test
+
+# Branch coverage of the unit tests, and the floors of the rooms that decide.
+coverage:
+	@scripts/venv dev
+	$(PYTEST) -m "not e2e and not slow" --cov --cov-report=
+	scripts/coverage-floors
+
+# The wheel without any extra.
+core-tests:
+	@scripts/venv dev
+	@scripts/core-tests
 
 lint:
 	@scripts/venv dev
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	.venv/bin/codespell mlpack docs examples templates benchmarks scripts *.md
+	.venv/bin/proselint check --config scripts/proselint.json docs examples/*/README.md *.md
+	$(PYTHON) scripts/prose.py
+	.venv/bin/zensical build --strict --clean
+
+# Phrases and class names to replace; a part of lint.
+prose:
+	@scripts/venv dev
+	$(PYTHON) scripts/prose.py
 
 format:
 	@scripts/venv dev
@@ -27,19 +56,28 @@ format:
 
 docs:
 	@scripts/venv dev
-	$(PYTHON) scripts/reference.py docs/reference.md
-	$(PYTHON) -m tests.azure.transcript docs/rollout.md
+	$(PYTHON) scripts/reference.py docs/reference/cli.md
+	$(PYTHON) scripts/settings.py docs/reference/settings.md
+	$(PYTHON) scripts/errors.py docs/reference/errors.md
+	$(PYTHON) scripts/pictures.py
+	$(PYTHON) scripts/recording.py
+	$(PYTHON) -m tests.azure.transcript docs/design/rollout.md
+
+# The documentation site, in site/; a broken link ends it.
+site:
+	@scripts/venv dev
+	.venv/bin/zensical build --strict --clean
 
 bench:
 	@scripts/system-packages mmdebstrap ca-certificates docker.io containerd runc podman buildah umoci skopeo docker-registry openssl wrk
 	@scripts/venv dev
 	$(PYTHON) -m benchmarks
 
-# Ten minutes, most of them bsdiff's.
+# Ten minutes on two idle cores; the peers' libraries go into .cache/peers.
 bench-delta:
 	@scripts/system-packages bsdiff xdelta3 zstd
 	@scripts/venv dev
-	$(PYTHON) -m benchmarks.delta
+	$(PYTHON) -m benchmarks.tensor_patch
 
 clean:
 	rm -rf .venv demo .cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

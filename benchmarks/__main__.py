@@ -7,7 +7,16 @@ import sys
 import tempfile
 from pathlib import Path
 
-NAMES = ("startup", "layer", "serving", "publish", "builders", "graft", "prediction")
+NAMES = (
+    "startup",
+    "walks",
+    "layer",
+    "serving",
+    "publish",
+    "builders",
+    "graft",
+    "prediction",
+)
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
-"""The origin story: a 6 KB model below 60 MB of packages that each build makes anew.
+"""The origin story: a 6 KB model below 60 MB of packages that each build makes again.
 
-Version 2 is built by Docker as it is usually done, and pulled by a device on version 1; beside
-it ``mlpack graft`` of the same two images. Bytes are all that passes the wire, plain HTTP.
+Version 2 is built by Docker as it is usually done, and pulled by a device on version 1,
+compared with ``mlpack graft`` of the same two images. All bytes on the wire count, plain HTTP.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _row(device: Engine, proxy: CountingProxy, project: Path, there: str) -> Non
     device.pull(f"{here}:1")
     proxy.take()
     measured = []
-    # The graft first: after the usual build the device would hold the packages made anew.
+    # The graft first: after the usual build the device would hold the packages built again.
     for digest in (planned["digest"], planned["new"]):
         device.pull(f"{here}@{digest}")
         measured.append(proxy.take().total)

@@ -1,4 +1,4 @@
-"""The layer of a 100 MB incompressible model: mlpack beside its bound and three peers.
+"""The layer of a 100 MB incompressible model: mlpack compared with its bound and three peers.
 
 The bound is one process that reads the file once, hashes it, deflates it at
 level 1 with the library mlpack uses, hashes that, and writes it once. Peers put
@@ -39,8 +39,8 @@ LAYER = """
 import sys
 from pathlib import Path
 from mlpack.oci.layer import write_layer
-from mlpack.oci.tree import Entry
-from mlpack.stores.layout import LayoutStore
+from mlpack.oci.layer import Entry
+from mlpack.stores.store import LayoutStore
 model = Path(sys.argv[1])
 with LayoutStore(Path(sys.argv[2])).stage() as out:
     entry = Entry("var/azureml-app/azureml-models/big/1/model.bin", size=model.stat().st_size)

@@ -1,4 +1,4 @@
-"""Predicted bytes beside those of real pulls by Docker, containerd and podman."""
+"""Predicted bytes compared with real pulls by Docker, containerd and podman."""
 
 from __future__ import annotations
 

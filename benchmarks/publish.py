@@ -1,6 +1,6 @@
-"""Build and push to a local registry: mlpack beside Docker, buildah, and umoci with skopeo.
+"""Build and push to a local registry: mlpack compared with Docker, buildah, and umoci with skopeo.
 
-Each case makes its image anew from the same base and the same file and sends it to
+Each case makes its image again from the same base and the same file and sends it to
 a real docker-registry on loopback that holds the base already. The model is
 other bytes in every run, so no run finds its layer there. Whole processes,
 start-up included; a shell joins the two steps of each tool.
@@ -103,6 +103,6 @@ class _Bench:
         yield Case("docker build, docker push", steps, self.fresh, cpu_counts=False)
 
     def again(self) -> Iterator[Case]:
-        """What a push of what is there takes."""
+        """A push of a release that the registry holds."""
         here = [self.command, "-C", str(self.project.root)]
         yield Case("mlpack push", [*here, "push", "fan", "--to", self.to])

@@ -1,4 +1,4 @@
-"""A module that serves: the price of HTTP beside the model itself, requests a second, cold start.
+"""A module that serves: the price of HTTP over the model itself, requests a second, cold start.
 
 The peer is azureml-inference-server-http in a virtual environment of its own,
 with the same scoring script and the same onnxruntime. All servers are up at
@@ -150,7 +150,7 @@ def requests_a_second(fan: Path, peer: Path) -> None:
                 rate = load(server.port, script)
                 if turn:
                     found[name].append(rate)
-    print("\nthe fan's readings in JSON, 16 clients (target: 3 times the peer)")
+    print("\nthe fan's readings in JSON, 16 clients (target: 3.5 times the peer)")
     print(f"{'':<40}{'requests/s':>11}{'min-max':>15}{'ratio':>8}")
     for name, rates in found.items():
         ratios = (a / b for a, b in zip(rates, found["azmlinfsrv"], strict=True))

@@ -11,7 +11,7 @@ from tests.support import make_project
 
 
 def main(folder: Path) -> None:
-    """Time both beside an empty Python, and beside one that only imports click."""
+    """Time both, compared with an empty Python and one that only imports click."""
     project = make_project(folder / "project")
     model = folder / "model"
     model.mkdir()

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
 import pytest
 from click.testing import CliRunner, Result
 
+from mlpack.api.base import BuiltBase, build
+from mlpack.api.requests import BuildBase
+from mlpack.api.session import Clock, Session
 from mlpack.cli.main import cli
 from mlpack.model.lock import Lock, LockedBase, LockedLayer, LockedPackage, LockedPlatform
 from mlpack.oci import descriptor as media
-from mlpack.oci.compression import PACKING
-from mlpack.oci.descriptor import Descriptor, Platform
-from mlpack.oci.digest import Digest, Hashing
-from mlpack.oci.image import Image, ImageConfig, Layer, build_image
-from mlpack.oci.index import build_index
-from mlpack.oci.layer import write_layer
-from mlpack.oci.tree import Entry
-from mlpack.stores.base import Store, put_bytes, put_image
-from mlpack.stores.project import Project
+from mlpack.oci.descriptor import Descriptor, Digest, Hashing, Platform
+from mlpack.oci.image import Image, ImageConfig, Layer, build_image, build_index
+from mlpack.oci.layer import PACKING, Entry, write_layer
+from mlpack.project.directory import ProjectDirectory
+from mlpack.stores.store import Store, put_bytes, put_image
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 """Real models, images and manifests beside the checkout; not part of the project."""
+
+PROFILE = os.environ.get("MLPACK_TEST_PROFILE", "default")
+"""How often tests of random input repeat: ``default``, or ``full`` as in CI."""
 
 AMD64, ARM64 = Platform("linux", "amd64"), Platform("linux", "arm64")
 ROLES = ("debian", "packages", "runtime", "entry")
@@ -44,6 +51,18 @@ def unavailable(reason: str) -> None:
     if os.environ.get("MLPACK_REQUIRE_E2E") == "1":
         pytest.fail(f"may not be skipped here: {reason}")
     pytest.skip(reason)
+
+
+def repeats(default: int, full: int) -> int:
+    """How often a test repeats: ``full`` in CI and ``make test-full``, else ``default``."""
+    return {"default": default, "full": full}[PROFILE]
+
+
+def lasting_folder() -> Path:
+    """A new folder that lasts as long as this process, for what several tests share."""
+    folder = Path(tempfile.mkdtemp(prefix="mlpack-tests-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def layer(name: str, size: int = 1000) -> Layer:
@@ -77,17 +96,17 @@ def real_layer(store: Store, files: Mapping[str, bytes]) -> Layer:
 
 
 def tiny_base(
-    project: Project,
+    project: ProjectDirectory,
     platforms: tuple[Platform, ...] = (AMD64, ARM64),
     *,
-    patches: int = 1,
+    patch_formats: tuple[int, ...] = (1, 2),
     text: str = "",
 ) -> Lock:
     """Put a base of four tiny layers per platform into the project, and lock it.
 
-    ``patches`` says which its runtime applies; another ``text`` gives another base.
+    ``patch_formats`` are those its runtime applies; another ``text`` makes another base.
     """
-    locked = [_tiny_platform(project, platform, patches, text) for platform in platforms]
+    locked = [_tiny_platform(project, platform, patch_formats, text) for platform in platforms]
     index = build_index([image for image, _ in locked])
     target = put_bytes(project.layout, index.content, media.INDEX)
     project.layout.tag(target, "base")
@@ -105,7 +124,7 @@ def tiny_base(
 
 
 def _tiny_platform(
-    project: Project, platform: Platform, patches: int, text: str
+    project: ProjectDirectory, platform: Platform, patch_formats: tuple[int, ...], text: str
 ) -> tuple[Image, LockedPlatform]:
     layers = [
         real_layer(project.layout, {f"base/{role}": f"{role} {platform}{text}".encode() * 100})
@@ -126,13 +145,13 @@ def _tiny_platform(
             LockedPackage("numpy", "2.4.6", ("sha256:" + "0" * 64,)),
             LockedPackage("onnxruntime", "1.31.1", ("sha256:" + "1" * 64,)),
         ),
-        patches=patches,
+        patch_formats=patch_formats,
     )
 
 
 def make_project(
     root: Path, *, name: str = "fan", settings: str = "", base: bool = True
-) -> Project:
+) -> ProjectDirectory:
     """A project in ``root``, its tiny base locked; ``settings`` are added to its mlpack.toml."""
     root.mkdir(parents=True, exist_ok=True)
     (root / "mlpack.toml").write_text(
@@ -140,10 +159,27 @@ def make_project(
         f'[image]\nrepository = "registry.example.com/edge/{name}"\n{settings}'
     )
     (root / "requirements.in").write_text("numpy\nonnxruntime\n")
-    project = Project(root)
+    project = ProjectDirectory(root)
     if base:
         tiny_base(project)
     return project
+
+
+def released_project(root: Path, releases: int = 1) -> ProjectDirectory:
+    """A project in ``root`` with so many releases of fan; built once, and copied for each test."""
+    shutil.copytree(_released(releases), root)
+    return ProjectDirectory(root)
+
+
+@cache
+def _released(releases: int) -> Path:
+    folder = lasting_folder()
+    made = make_project(folder / "fan")
+    for version in range(1, releases + 1):
+        model = tiny_onnx(folder / f"{version}.onnx", bias=version)
+        for command in (("register", str(model), "--name", "fan"), ("build", f"fan:{version}")):
+            assert run("-C", str(made.root), *command).exit_code == 0
+    return made.root
 
 
 def tiny_onnx(path: Path, *, bias: float = 0.5, features: int = 4, opset: int = 17) -> Path:
@@ -212,6 +248,30 @@ def dense_onnx(
     return path
 
 
-def run(*args: str) -> Result:
-    """Run the command line in this process."""
-    return CliRunner().invoke(cli, args, catch_exceptions=False)
+def run(*args: str, clock: Clock | None = None) -> Result:
+    """Run the command line in this process, by the machine's clock or another."""
+    return CliRunner().invoke(cli, args, obj=clock, catch_exceptions=False)
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """The progress of a copy, told to functions."""
+
+    advance: Callable[[int], None]
+    total: Callable[[int], None] = lambda _: None
+
+    def __call__(self, count: int, /) -> None:
+        self.advance(count)
+
+    def expect(self, total: int, /) -> None:
+        self.total(total)
+
+
+def session(project: ProjectDirectory | Path) -> Session:
+    """What verbs need besides their request, for a project or a directory."""
+    return Session(project.root if isinstance(project, ProjectDirectory) else project)
+
+
+def build_base(project: ProjectDirectory, *, upgrade: bool = False) -> BuiltBase:
+    """Make the base of a project, or find it made."""
+    return build(session(project), BuildBase(upgrade))

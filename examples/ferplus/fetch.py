@@ -10,8 +10,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from mlpack.errors import MlpackError
-from mlpack.stores.fetch import KnownFile, Shown, fetch
+sys.path.append(str(Path(__file__).parents[2]))
+from examples.download import KnownFile, download_all
 
 FOLDER = Path(__file__).parent / "model"
 ZOO = "https://media.githubusercontent.com/media/onnx/models/main/validated/vision/body_analysis/"
@@ -37,21 +37,5 @@ FILES = {
 }
 
 
-def main() -> None:
-    """Have every file."""
-    for name, file in FILES.items():
-        if not (FOLDER / name).exists():
-            print(f"fetching {file} ({file.size:,} bytes) to {FOLDER / name}", file=sys.stderr)
-        try:
-            fetch(file, FOLDER / name, progress=Shown(file, sys.stderr))
-        except (MlpackError, OSError) as error:
-            hint = getattr(error, "hint", "")
-            other = (
-                "python make_weights.py makes a model.onnx of the same size, with weights of chance"
-            )
-            sys.exit(f"error: {error}\nhint: {hint + ', or: ' if hint else ''}{other}")
-        print(f"{FOLDER / name} is {file}")
-
-
 if __name__ == "__main__":
-    main()
+    download_all(FILES, FOLDER)

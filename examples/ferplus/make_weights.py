@@ -13,7 +13,7 @@ What the real file's graph looks like was put together from public listings of i
   a transcription into Java in openjdk/babylon (cr-examples/onnx, FERModel.java), which also has the
   attributes and the two constants, 127.5 and 255
 - that it is a VGG of 13 layers, and dropout's ratios: its authors' microsoft/FERPlus, src/models.py
-- file format, producer, what is written beside the graph: the zoo's MNIST files, of the same
+- file format, producer, metadata of the graph: the zoo's MNIST files, of the same
   exporter
 
 The file made here has the real one's size to the byte, 35,040,571, which differs as soon as one

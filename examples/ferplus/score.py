@@ -5,27 +5,25 @@ What it takes, always as grey pixels 0 to 255:
 - JSON {"data": …} of shape [64, 64], [1, 1, 64, 64] or [N, 1, 64, 64]; with "top": 3 the best three
   emotions are named
 - a tensor ``Input3``, float32 [N, 1, 64, 64]: the answer is a tensor ``result`` [N, 8]
-- a picture, JPEG or PNG: the most certain face in it, or the whole picture where there is none
+- a picture, JPEG or PNG: the most certain face in it, or the whole picture without one
 
 The answer to the first and the last is {"result": probabilities in the order of EMOTIONS, "time":
 seconds}. For a picture all eight are named in "top", best first; "faces" lists what was found, most
 certain first, and "face" is the first one's box [left, top, right, bottom] in pixels. Both need
-version-RFB-320.onnx beside the model; without it the whole picture is scored.
+version-RFB-320.onnx next to the model; without it the whole picture is scored.
 
 The network itself begins with (pixel - 127.5) / 255: it is given 0 to 255. README.md says how this
 is known, and what else has been believed.
 """
 
-import os
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import orjson
-from mlpack_runtime import BadRequest, open_model
+from mlpack_runtime import BadRequest, open_model, read_array
 from PIL import Image, ImageOps
 
 EMOTIONS = (
@@ -61,7 +59,7 @@ def init() -> None:
     """Load the model, and the face detector where it is there."""
     global model, detector
     model = open_model()
-    found = Path(os.environ["AZUREML_MODEL_DIR"]) / DETECTOR
+    found = model.path.parent / DETECTOR
     detector = open_model(found) if found.exists() else None
 
 
@@ -99,12 +97,7 @@ def count(value: object) -> int:
 
 def tensor(value: object) -> Floats:
     """The pixels of a request, as [N, 1, 64, 64]."""
-    try:
-        found = np.asarray(value)
-    except ValueError as error:
-        raise BadRequest("the lists in data are not all of one length", field="data") from error
-    if found.dtype.kind not in "iuf":
-        raise BadRequest("data holds something that is not a number", field="data")
+    found: Floats = read_array(value, "float32", field="data")
     if found.ndim == 2:
         found = found[np.newaxis, np.newaxis]
     if found.ndim != 4 or not found.size or found.shape[1:] != (1, EDGE, EDGE):
@@ -113,14 +106,14 @@ def tensor(value: object) -> Floats:
             f"or [N, 1, {EDGE}, {EDGE}]",
             field="data",
         )
-    return found.astype(np.float32)
+    return found
 
 
 def turned(image: Image.Image) -> Image.Image:
     """The picture as its camera says it was held."""
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # what is written beside the pixels may be broken in many ways
+    except Exception:  # metadata of a picture may be broken in many ways
         return image
 
 

@@ -7,7 +7,7 @@ What it takes, always as raw pixels 0 to 255, red, green and blue:
 - a picture, JPEG or PNG: scaled, its middle cut out, its five best classes named
 
 The answer to the first and the last is {"result": probabilities, "time": seconds}: 1000 numbers
-for one picture, N lists of them for several; "top" where it was asked for, or a picture was given.
+for one picture, N lists of them for several; "top" if requested, or if a picture was sent.
 
 Scaling to a shorter side of 256 (bilinear, smoothed), the middle 224 x 224, and mean and deviation
 of ImageNet per channel are those of the model's own page, onnx/models
@@ -16,16 +16,14 @@ onnx-modelzoo-aml-deploy-resnet50 has the same request and answer; its loop runs
 where it means the channels, so with [1, 3, 224, 224] it takes red's figures for all three.
 """
 
-import os
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import orjson
-from mlpack_runtime import BadRequest, open_model
+from mlpack_runtime import BadRequest, open_model, read_array
 from PIL import Image, ImageOps
 
 EDGE, SHORTER_SIDE, CLASSES = 224, 256, 1000
@@ -51,8 +49,7 @@ def init() -> None:
     """Load the model and the names of its classes."""
     global model, labels
     model = open_model()
-    folder = Path(os.environ["AZUREML_MODEL_DIR"])
-    lines = (folder / "labels.txt").read_text(encoding="utf-8").splitlines()
+    lines = (model.path.parent / "labels.txt").read_text(encoding="utf-8").splitlines()
     labels = [line.partition(" ")[2] for line in lines]
     if len(labels) != CLASSES:
         raise RuntimeError(f"labels.txt has {len(labels)} lines, not {CLASSES}")
@@ -89,12 +86,7 @@ def count(value: object) -> int:
 
 def tensor(value: object) -> Floats:
     """The pixels of a request, as [N, 3, 224, 224]."""
-    try:
-        found = np.asarray(value)
-    except ValueError as error:
-        raise BadRequest("the lists in data are not all of one length", field="data") from error
-    if found.dtype.kind not in "iuf":
-        raise BadRequest("data holds something that is not a number", field="data")
+    found: Floats = read_array(value, "float32", field="data")
     if found.ndim == 3:
         found = found[np.newaxis]
     if found.ndim != 4 or not found.size or found.shape[1:] != (3, EDGE, EDGE):
@@ -103,7 +95,7 @@ def tensor(value: object) -> Floats:
             f"or [N, 3, {EDGE}, {EDGE}]",
             field="data",
         )
-    return found.astype(np.float32)
+    return found
 
 
 def crop(image: Image.Image) -> Floats:
@@ -131,7 +123,7 @@ def turned(image: Image.Image) -> Image.Image:
     """The picture as its camera says it was held."""
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # what is written beside the pixels may be broken in many ways
+    except Exception:  # metadata of a picture may be broken in many ways
         return image
 
 

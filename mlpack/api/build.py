@@ -1,61 +1,45 @@
-"""``mlpack build``: a model version on the locked base, as one more layer."""
+"""``mlpack build``: a model version on the base, as one more layer; built, checked, pushed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from mlpack.api.strategy import Cohorts, Order, Settled, due, keep_anchor, settle, small
-from mlpack.builders.builder import Builder, OciBuilder
-from mlpack.errors import MlpackError
-from mlpack.model.lock import Lock, LockedPlatform
-from mlpack.model.opsets import unsupported
-from mlpack.model.requirements import (
-    Disagreement,
-    InvalidRequirements,
-    disagreements,
-    on_gpu,
-    parse_requirements,
+from mlpack.api.release_strategy import (
+    Cohorts,
+    Criteria,
+    Decision,
+    Subject,
+    becomes_anchor,
+    check_strategy,
+    decide_strategy,
+    keep_anchor,
+    without_anchor,
 )
-from mlpack.model.version import ModelVersion
-from mlpack.oci.descriptor import Descriptor, Platform
-from mlpack.oci.digest import Digest
-from mlpack.oci.image import Image, Layer
-from mlpack.oci.index import Index
-from mlpack.oci.reference import Reference
-from mlpack.plan.engines import DeviceState, engine
-from mlpack.plan.patching import Choice
-from mlpack.plan.transfer import Link, Transfer, transfer
-from mlpack.stores.base import Corrupt, NotFound, read_image
-from mlpack.stores.ledger import Ledger, ReleaseRecord
-from mlpack.stores.models import ModelStore
-from mlpack.stores.project import Project, read_text
-from mlpack.stores.releases import (
-    identity,
-    keep_release,
-    release_tag,
-)
-from mlpack.stores.remote_base import remember_base
+from mlpack.api.trial_start import trial_starts
+from mlpack.base.requirements import base_image, check_base, locked_platforms
+from mlpack.errors import UsageError
+from mlpack.interruptions import held_back
+from mlpack.model.lock import Lock
+from mlpack.model.trial_start import TrialStart
+from mlpack.model.version import ModelVersion, parse_name
+from mlpack.oci.descriptor import Descriptor, Digest, Platform, Reference, Writable
+from mlpack.oci.image import Image, Index, Layer
+from mlpack.plan.engines import DeviceState, Link, engine
+from mlpack.plan.release_strategy import StrategyDecision
+from mlpack.plan.transfer import Transfer, transfer
+from mlpack.project.directory import ModelStore, ProjectDirectory
+from mlpack.project.ledger import Ledger, ReleaseRecord
+from mlpack.project.releases import Builder, OciBuilder, identity, keep_release, remember_base
+from mlpack.stores.records import RecordContent, release_tag
 
 if TYPE_CHECKING:
-    from mlpack.api.remote_base import RemoteBase
-
-NEW_BASE = (
-    "make a new base, which every device fetches once: mlpack base build; "
-    "or put back what was changed"
-)
-
-
-class BaseDisagrees(MlpackError):
-    """The locked base is not the one this release asks for; building on it would ship a lie."""
-
-    hint = NEW_BASE
-
-
-class UnsupportedModel(MlpackError):
-    """A model that the onnxruntime of the base cannot load."""
+    from mlpack.api.base import RemoteBase
+    from mlpack.api.push import PushResult
+    from mlpack.api.requests import Build
+    from mlpack.api.session import Session
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,222 +48,313 @@ class Release:
 
     version: ModelVersion
     target: Descriptor
-    """The image, or the index where the release is for several platforms."""
+    """The image, or the index if the release is for several platforms."""
 
     reference: str
-    """The release by digest: in its registry where mlpack.toml names one, else by model name."""
+    """The release by digest: in its registry if mlpack.toml names one, else by model name."""
 
     images: tuple[Image, ...]
     base: Descriptor
     transfer: Transfer
-    """What a device on the base fetches, or on the anchor where it is a patch release; with the
+    """What a device on the base fetches, or on the anchor if it is a patch release; with the
     project's engine and link."""
 
-    choice: Choice
+    choice: StrategyDecision
     anchor: Digest | None = None
     """The anchor release: what a patch is made against, or what mlpack.lock names now."""
 
     anchored: bool = False
     """Whether this build made the release its model's anchor."""
 
+    starts: Mapping[Platform, TrialStart] = field(default_factory=dict)
+    """How each platform's image started, once, before the release was named."""
+
+    pushed: PushResult | None = None
+    """Where it was pushed, if that was requested."""
+
     @property
     def strategy(self) -> str:
-        """``layer`` or ``patch``."""
+        """``layer``, ``packed`` or ``patch``."""
         return self.choice.strategy
 
     @property
     def layer(self) -> Layer:
-        """The top layer: the same on every platform, but where Docker dates it."""
+        """The top layer: the same on every platform, except that Docker dates it."""
         return self.images[0].layers[-1]
 
-    def to_json(self) -> dict[str, object]:
+    def json_members(self) -> Mapping[str, object]:
         """The document of ``mlpack --json build``."""
+        layer = self.layer
         return {
             "name": self.version.name,
             "version": self.version.version,
-            "digest": str(self.target.digest),
+            "digest": self.target.digest,
             "reference": self.reference,
             "strategy": self.strategy,
             "why": self.choice.why,
-            "anchor": str(self.anchor) if self.anchor else None,
+            "anchor": self.anchor,
             "anchored": self.anchored,
-            "candidates": self.choice.to_json(),
-            "base": str(self.base.digest),
-            "layer": {
-                "digest": str(self.layer.digest),
-                "diff_id": str(self.layer.diff_id),
-                "bytes": self.layer.size,
-            },
-            "platforms": {str(image.platform): str(image.digest) for image in self.images},
-            "transfer": self.transfer.to_json(),
+            "candidates": self.choice,
+            "base": self.base.digest,
+            "layer": {"digest": layer.digest, "diff_id": layer.diff_id, "bytes": layer.size},
+            "platforms": {image.platform: image.digest for image in self.images},
+            "transfer": self.transfer,
+            "start": self.starts,
+            **({"pushed": self.pushed} if self.pushed else {}),
         }
 
 
-def build(
-    project: Project,
-    name: str,
-    version: str = "",
-    *,
-    platforms: Sequence[Platform] = (),
-    builder: Builder | None = None,
-    base: RemoteBase | None = None,
-    strategy: str = "auto",
-    cohorts: Cohorts | None = None,
-    now: datetime,
-    advance: Callable[[int], object] = lambda _: None,
-) -> Release:
-    """Put model ``name`` (its latest version where none is given) on the locked base.
+@dataclass(frozen=True, kw_only=True)
+class PreparedBuild:
+    """A build whose request was checked: nothing is written yet."""
 
-    By ``layer``, or as a ``patch`` on the model's anchor, or (``auto``) by what the devices
-    in ``cohorts`` fetch less of; those on the anchor, where none are given. The first release
-    that is worth patching is noted as the anchor in mlpack.lock. ``advance`` is told bytes of
-    the model that a patch is made for.
+    request: Build
+    model: ModelVersion
+    remote: RemoteBase | None
+    builder: Builder | None
+    """``None`` is mlpack's own."""
 
-    Raises :class:`BaseDisagrees` where requirements, source or platforms are not
-    the lock's, :class:`UnsupportedModel` where the base's onnxruntime cannot load
-    the model, and names nothing in the store in any of these cases. ``builder`` makes
-    the layer; this process, where none is given. ``base`` is one whose layers are in a
-    registry; else the locked base is here.
+    cohorts: Cohorts | None = None
+
+    @property
+    def pushes(self) -> bool:
+        """Whether the release is pushed."""
+        return self.request.push or bool(self.request.to)
+
+
+def build(session: Session, request: Build) -> Release:
+    """Put a model version on the base: whole, packed, as a patch, or by what devices fetch less of.
+
+    The first release that is worth patching is noted as the anchor in mlpack.lock. With
+    ``check`` it is held against [budget]: :class:`~mlpack.api.report.BudgetExceeded` has the
+    release, which is not pushed then. Everything that can be checked is, before anything is
+    written: raises ``BaseDisagrees`` if requirements, source or platforms are not the lock's,
+    ``UnsupportedModel`` if the base's onnxruntime would not load the model where that cannot be
+    tried. Elsewhere the release is started once before it is named, and ``CannotStart`` raised.
     """
-    lock = base.lock if base else project.lock()
+    plan = _prepare(session, request)
+    if plan.pushes or request.check:
+        from mlpack.api.publish import publish
+
+        return publish(session, plan)
+    return make(session, plan)
+
+
+def _prepare(session: Session, request: Build) -> PreparedBuild:
+    """Check the request; read from a registry or a hub only after all that needs neither."""
+    project = session.project
+    check_strategy(request.strategy, request.builder)
+    _check_request(project, request)
+    name, version = parse_name(request.model or project.settings.model)
     model = ModelStore(project.layout).get(name, version)
-    chosen = _platforms(project, lock, platforms or (base.platforms if base else ()))
-    if base is None or base.locked:
-        _check_agreement(project, lock, chosen)
-    _check_runtime(model, chosen)
-    bases = [_base_image(project, locked) for locked in chosen]
-    order = Order(
-        strategy=strategy,
-        engine=engine(project.recipe.device.engine),
-        link=Link.of(project.recipe.device),
-        cohorts=cohorts,
-        patchable=builder is None or isinstance(builder, OciBuilder),
-        advance=advance,
+    remote = _remote_base(session, request.base, name) if request.base else None
+    return PreparedBuild(
+        request=request,
+        model=model,
+        remote=remote,
+        builder=_builder(session, request, remote.place if remote else None),
+        cohorts=_cohorts(session, request) if request.device_group else None,
     )
-    named = lock if base is None or base.locked else None
-    settled = settle(project, named, model, chosen, bases, order)
-    images = settled.patched or (builder or OciBuilder()).build(project.layout, model, bases)
-    if settled.patch:
-        settled.patch.keep(project.layout)
-    return _keep(project, lock, base, model, bases, images, settled, order, now)
 
 
-def _keep(
-    project: Project,
-    lock: Lock,
-    base: RemoteBase | None,
-    model: ModelVersion,
-    bases: Sequence[Image],
-    images: tuple[Image, ...],
-    settled: Settled,
-    order: Order,
-    now: datetime,
+def _check_request(project: ProjectDirectory, request: Build) -> None:
+    pushes = request.push or bool(request.to)
+    if pushes and request.builder == "acr":
+        raise UsageError("ACR pushes what it builds itself", hint="leave --push and --to out")
+    if request.to:
+        Reference.parse(request.to)
+    elif pushes and project.settings.repository is None:
+        from mlpack.api.push import NoPushTarget
+
+        raise NoPushTarget(
+            f"no repository is configured for {request.model or project.settings.model!r}"
+        )
+    if request.base:
+        Reference.parse(request.base)
+    if request.fleet and not request.device_group:
+        raise UsageError("--fleet needs a group", hint="name it: --device-group GROUP")
+    if request.device_group:
+        from mlpack.project.device_groups import find_group
+
+        find_group(project, request.device_group)
+    if request.check:
+        from mlpack.api.report import check_budget
+
+        check_budget(project)
+
+
+def _remote_base(session: Session, reference: str, model: str) -> RemoteBase:
+    from mlpack.api.base import adopt, adopt_anchor
+
+    found = adopt(session.project, session.registries, Reference.parse(reference))
+    adopt_anchor(session.project, session.registries, model)
+    return found
+
+
+def _builder(session: Session, request: Build, base_at: Reference | None) -> Builder | None:
+    """Open the requested builder; ``None`` is mlpack's own."""
+    if request.builder == "acr":
+        return _acr_builder(session, request, base_at)
+    if request.builder == "docker":
+        from mlpack.builders.docker import DockerBuilder
+
+        return DockerBuilder(base_at)
+    return None
+
+
+def _acr_builder(session: Session, request: Build, base_at: Reference | None) -> Builder:
+    from mlpack.azure.management import registry_account
+    from mlpack.builders.acr import AcrBuilder
+
+    repository = session.project.settings.repository
+    if repository is None:
+        raise UsageError(
+            "no image repository is configured for ACR to push to",
+            hint='add under [image]: repository = "contoso.azurecr.io/edge/model"',
+        )
+    place = request.acr or session.setting("acr")
+    return AcrBuilder(
+        account=registry_account(place, repository, session.azure_endpoint),
+        repository=repository,
+        open_store=session.registries.store,
+        say=session.say,
+        base_at=base_at,
+    )
+
+
+def _cohorts(session: Session, request: Build) -> Cohorts:
+    """Read the devices of the group, from a fleet file or from the hub."""
+    from mlpack.api.devices import devices
+    from mlpack.api.plan import target_devices
+    from mlpack.api.requests import Devices
+
+    asked = Devices(request.device_group, fleet=request.fleet)
+    return target_devices(session.project, devices(session, asked).devices)
+
+
+def make(
+    session: Session,
+    plan: PreparedBuild,
+    open_stream: Callable[[], Writable | None] = lambda: None,
 ) -> Release:
-    """Name the release; note it in the ledger, and in the lock where it is the anchor now."""
-    below = settled.anchor.target.digest if settled.patch and settled.anchor else None
-    record = identity(lock, model, images, below, settled.choice.layer if below else None)
-    with project.exclusive():
-        target, index = keep_release(project.layout, model, images, record)
-        if base is not None:
-            place = _place_below(project, base, settled)
+    """Build what was planned.
+
+    ``open_stream`` is called if mlpack's own builder writes a layer, for what gets its bytes, too.
+    """
+    project, model, remote = session.project, plan.model, plan.remote
+    lock = remote.lock if remote else project.lock()
+    own = remote is None or remote.locked
+    platforms = plan.request.platforms or (remote.platforms if remote else ())
+    chosen = locked_platforms(project, lock, platforms)
+    if own:
+        check_base(project, lock, chosen)
+    subject = Subject(
+        project=project,
+        lock=lock if own else None,
+        model=model,
+        platforms=chosen,
+        bases=[base_image(project, locked) for locked in chosen],
+    )
+    criteria = Criteria(
+        strategy=plan.request.strategy,
+        engine=engine(project.settings.device.engine),
+        link=Link.of(project.settings.device),
+        cohorts=plan.cohorts,
+        patchable=plan.builder is None,
+        effort=plan.request.effort,
+        step=session.step,
+    )
+    with trial_starts(session, subject, plan.request) as trials:
+        decision = decide_strategy(subject, criteria)
+        if decision.layer:
+            images = decision.images
+            decision.layer.keep(project.layout)
+        else:
+            trials.begin()
+            builder = plan.builder or OciBuilder(open_stream())
+            with session.step("making the layer"):
+                images = builder.build(project.layout, model, subject.bases)
+        with session.step("starting the release once"):
+            starts = trials.finish(images)
+    made = _Made(
+        subject=subject,
+        criteria=criteria,
+        decision=decision,
+        lock=lock,
+        images=images,
+        starts=starts,
+    )
+    return _keep(session, made, remote)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Made:
+    """Images that have no name yet, and how they came to be."""
+
+    subject: Subject
+    criteria: Criteria
+    decision: Decision
+    lock: Lock
+    images: tuple[Image, ...]
+    starts: Mapping[Platform, TrialStart]
+
+    @property
+    def content(self) -> RecordContent:
+        """The record, with the starts."""
+        return RecordContent(
+            self.record, {each.digest: self.starts[each.platform] for each in self.images}
+        )
+
+    @property
+    def record(self) -> dict[str, object]:
+        """The identity record."""
+        below, choice = self.decision.below, self.decision.choice
+        anchor = below.target.digest if below else None
+        whole = choice.layers["layer"] if self.decision.layer else None
+        return identity(self.lock, self.subject.model, self.images, anchor, whole)
+
+
+def _keep(session: Session, made: _Made, remote: RemoteBase | None) -> Release:
+    """Name the release; note it in the ledger, and in the lock if it is the anchor now."""
+    project, model = session.project, made.subject.model
+    decision, below, base = made.decision, made.decision.below, made.subject.bases[0]
+    choice = decision.choice
+    with project.exclusive(), held_back():
+        now = session.clock.now()
+        target, index = keep_release(project.layout, model, made.images, made.content, now)
+        if remote is not None:
+            place = _place_below(project, remote, decision)
             remember_base(project.layout, release_tag(model.name, model.version), place)
-        wanted = due(order, settled.choice, bases[0], images[0])
-        anchored = wanted and keep_anchor(project, lock, model.name, target.digest)
-        on = settled.anchor.images[0] if settled.patch and settled.anchor else bases[0]
+        due = becomes_anchor(made.criteria, choice, base, made.images[0])
+        anchored = due and keep_anchor(project, made.lock, model.name, target.digest)
+        anchor = target.digest if anchored else made.lock.anchors.get(model.name)
         release = Release(
             version=model,
             target=target,
             reference=_reference(project, model, target),
-            images=images,
-            base=lock.base.index,
-            transfer=_predict(project, on, images[0], index),
-            choice=settled.choice if wanted else small(settled.choice),
-            anchor=below or (target.digest if anchored else lock.anchors.get(model.name)),
+            images=made.images,
+            base=made.lock.base.index,
+            transfer=_predict(project, below.images[0] if below else base, made.images[0], index),
+            choice=choice if due else without_anchor(choice),
+            anchor=below.target.digest if below else anchor,
             anchored=anchored,
+            starts=made.starts,
         )
-        Ledger(project.ledger).record_release(_entry(release, record, now))
+        Ledger(project.ledger).record_release(_entry(release, made.record, now))
     return release
 
 
-def _place_below(project: Project, base: RemoteBase, settled: Settled) -> Reference:
+def _place_below(project: ProjectDirectory, base: RemoteBase, decision: Decision) -> Reference:
     """Where the layers below the top one are: with the base, or with an anchor that is not here."""
-    anchor, where = settled.anchor, project.recipe.repository
-    if settled.patch is None or anchor is None or where is None:
+    anchor, where = decision.below, project.settings.repository
+    if anchor is None or where is None:
         return base.place
     here = project.layout.exists(anchor.images[0].layers[-1].descriptor)
     return base.place if here else where.pinned(anchor.target.digest)
 
 
-def _platforms(
-    project: Project, lock: Lock, asked: Sequence[Platform]
-) -> tuple[LockedPlatform, ...]:
-    """The base's platforms to build for; all of mlpack.toml's where none is asked for."""
-    wanted = tuple(dict.fromkeys(asked)) or project.recipe.base.platforms
-    found = [(platform, lock.base.on(platform)) for platform in wanted]
-    missing = ", ".join(str(platform) for platform, locked in found if locked is None)
-    if missing:
-        held = ", ".join(str(each.platform) for each in lock.base.platforms)
-        raise BaseDisagrees(
-            f"the base is for {held}; it has nothing for {missing}",
-            hint="add it to [base] platforms in mlpack.toml and run: mlpack base build",
-        )
-    # Two names of one platform ask for one image.
-    chosen = {locked.platform: locked for _, locked in found if locked is not None}
-    return tuple(chosen.values())
-
-
-def _check_agreement(project: Project, lock: Lock, chosen: Sequence[LockedPlatform]) -> None:
-    wanted = project.recipe.base
-    if wanted.source != lock.base.source:
-        raise BaseDisagrees(
-            f"mlpack.toml wants a base from {wanted.source}, mlpack.lock has {lock.base.source}"
-        )
-    if any(each.gpu != wanted.gpu for each in chosen):
-        asked, held = ("with", "without") if wanted.gpu else ("without", "with")
-        raise BaseDisagrees(f"mlpack.toml wants a base {asked} gpu, mlpack.lock has one {held}")
-    file = project.path(wanted.requirements)
-    if not file.is_file():
-        raise BaseDisagrees(
-            f"{wanted.requirements} is missing, and mlpack.lock was made from it",
-            hint="restore the file, or name another in [base] requirements",
-        )
-    text = read_text(file, InvalidRequirements)
-    requirements = parse_requirements(text, wanted.requirements)
-    if wanted.gpu:
-        requirements = on_gpu(requirements)
-    found: dict[Disagreement, None] = {}
-    for locked in chosen:
-        found.update(dict.fromkeys(disagreements(requirements, locked, wanted.requirements)))
-    if found:
-        raise BaseDisagrees("; ".join(str(each) for each in found))
-
-
-def _check_runtime(model: ModelVersion, chosen: Sequence[LockedPlatform]) -> None:
-    for locked in chosen:
-        reason = unsupported(model, locked.onnxruntime)
-        if reason:
-            raise UnsupportedModel(
-                f"{model.name}:{model.version} cannot run on the base: {reason}",
-                hint="export the model again for what the base's onnxruntime supports, "
-                "or change onnxruntime in the requirements and run: mlpack base build",
-            )
-
-
-def _base_image(project: Project, locked: LockedPlatform) -> Image:
-    try:
-        image = read_image(project.layout, locked.manifest)
-    except (NotFound, Corrupt) as error:
-        raise BaseDisagrees(
-            f"the locked base for {locked.platform} is not whole in this store ({error})",
-            hint="make it from the lock: mlpack base build",
-        ) from error
-    if image.layers != tuple(each.layer for each in locked.layers):
-        raise BaseDisagrees(f"the base for {locked.platform} has other layers than mlpack.lock")
-    return image
-
-
-def _reference(project: Project, model: ModelVersion, target: Descriptor) -> str:
-    where = project.recipe.repository
+def _reference(project: ProjectDirectory, model: ModelVersion, target: Descriptor) -> str:
+    where = project.settings.repository
     return str(where.pinned(target.digest)) if where else f"{model.name}@{target.digest}"
 
 
@@ -298,7 +373,7 @@ def _entry(release: Release, record: dict[str, object], now: datetime) -> Releas
     )
 
 
-def _predict(project: Project, base: Image, image: Image, index: Index | None) -> Transfer:
-    device = project.recipe.device
+def _predict(project: ProjectDirectory, base: Image, image: Image, index: Index | None) -> Transfer:
+    device = project.settings.device
     state = DeviceState.holding(base)
     return transfer(engine(device.engine), image, index, state, Link.of(device))

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mlpack.api.diff import find_move
+from mlpack.api.plan import session_update
+from mlpack.api.requests import Diff
 from mlpack.errors import UsageError
-from mlpack.oci.descriptor import Descriptor, Platform
-from mlpack.plan.bundle import LOAD, REFUSAL, Bundle, bundle
+from mlpack.oci.descriptor import Descriptor
+from mlpack.plan.bundle import Bundle, bundle
 from mlpack.plan.engines import engine as known_engine
-from mlpack.stores.bundle import Checked, check_bundle, write_bundle
-from mlpack.stores.project import Project
-from mlpack.stores.references import Found, find_image
-from mlpack.stores.registries import Registries
-from mlpack.stores.releases import MODEL, VERSION
+from mlpack.project.directory import ProjectDirectory
+from mlpack.project.references import FoundImage
+from mlpack.settings.project_settings import DeviceSettings
+from mlpack.stores.bundle import write_bundle
+from mlpack.stores.records import MODEL, VERSION
+
+if TYPE_CHECKING:
+    from mlpack.api.requests import MakeBundle
+    from mlpack.api.session import Session
 
 
 @dataclass(frozen=True)
-class Bundled:
+class WrittenBundle:
     """A bundle that was written."""
 
     path: Path
@@ -27,28 +34,28 @@ class Bundled:
 
     @property
     def command(self) -> str:
-        """What a device runs to take it in."""
-        return LOAD[self.bundle.engine].format(file=self.path.name)
+        """What a device runs to load it."""
+        return self.bundle.load.command.format(file=self.path.name)
 
     @property
     def refusal(self) -> str:
         """What the engine says on a device that lacks the base."""
-        return REFUSAL[self.bundle.engine]
+        return self.bundle.load.refusal
 
-    def to_json(self) -> dict[str, object]:
+    def json_members(self) -> Mapping[str, object]:
         """The document of ``mlpack --json bundle make``."""
         made = self.bundle
         return {
-            "file": str(self.path),
+            "path": self.path,
             "bytes": self.file.size,
-            "digest": str(self.file.digest),
+            "digest": self.file.digest,
             "engine": made.engine,
             "name": made.name,
-            "platform": str(made.image.platform),
-            "image": str(made.image.digest),
-            "onto": str(made.onto) if made.onto else None,
+            "platform": made.image.platform,
+            "image": made.image.digest,
+            "onto": made.onto,
             "layers": [
-                {"digest": str(each.digest), "bytes": each.size, "carried": each in made.carried}
+                {"digest": each.digest, "bytes": each.size, "carried": each in made.carried}
                 for each in made.image.layers
             ],
             "load": self.command,
@@ -56,43 +63,35 @@ class Bundled:
         }
 
 
-def make(
-    project: Project | None,
-    new: str,
-    old: str,
-    out: Path,
-    *,
-    engine: str = "",
-    name: str = "",
-    platform: Platform | None = None,
-    registries: Registries | None = None,
-) -> Bundled:
-    """Write what a device on ``old`` (or ``none``) lacks of ``new`` to ``out``.
+def make(session: Session, request: MakeBundle) -> WrittenBundle:
+    """Write what a device on one image (or ``none``) lacks of another to a file.
 
-    Engine is the project's where none is given. Raises
-    :class:`~mlpack.plan.bundle.NothingShared`, and what finding an image raises.
+    The engine is the project's by default. Raises
+    :class:`~mlpack.plan.bundle.NothingShared`,
+    :class:`~mlpack.stores.files.OutputIsInput`, and what finding an image raises.
     """
-    chosen = known_engine(engine or (project.recipe.device.engine if project else "moby"))
-    found = find_image(project, new, platform, registries=registries)
-    move = find_move(project, old, found, registries=registries)
-    onto = move.old.image if move.old else None
-    made = bundle(chosen.name, name or default_name(project, move.new), move.new.image, onto)
-    return Bundled(out, made, write_bundle(move.new.store, made, out))
+    project = session.project_if_any
+    device = project.settings.device if project else DeviceSettings()
+    chosen = known_engine(request.engine or device.engine)
+    asked = Diff(request.onto, request.new, platform=request.platform)
+    update = session_update(session, asked, session.find(request.new, request.platform))
+    onto = update.old.image if update.old else None
+    name = request.name or default_name(project, update.new)
+    made = bundle(chosen.name, name, update.new.image, onto)
+    read = (*update.new.location, *(update.old.location if update.old else ()))
+    with session.output(request.out, *read) as out:
+        written = write_bundle(update.new.store, made, out)
+    return WrittenBundle(Path(request.out), made, written)
 
 
-def verify(path: Path) -> Checked:
-    """Check every member of the bundle at ``path`` against its list."""
-    return check_bundle(path)
-
-
-def default_name(project: Project | None, found: Found) -> str:
-    """What an engine shall call a release: its repository, or ``localhost``, and its version."""
+def default_name(project: ProjectDirectory | None, found: FoundImage) -> str:
+    """The name of a release in an engine: its repository, or ``localhost``, and its version."""
     labels = found.image.labels
     if MODEL not in labels or VERSION not in labels:
         raise UsageError(
-            f"{found.name} is no release of mlpack, so it has no name of its own",
-            hint="say what the engine shall call it with: --name REPOSITORY:TAG",
+            f"{found.name} is not a release of mlpack, so it has no default name",
+            hint="name it for the engine with: --name REPOSITORY:TAG",
         )
-    where = project.recipe.repository if project else None
+    where = project.settings.repository if project else None
     repository = f"{where.registry}/{where.repository}" if where else f"localhost/{labels[MODEL]}"
     return f"{repository}:{labels[VERSION]}"

@@ -1,118 +1,127 @@
-"""``mlpack copy``: an image from one place to another, whatever the places are."""
+"""``mlpack copy``: an image from one place to another."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mlpack.api.push import describe
+from mlpack.api.push import copy_members
 from mlpack.errors import UsageError
+from mlpack.interruptions import held_back
+from mlpack.kinds import PLACES
 from mlpack.model.version import LATEST
-from mlpack.oci.descriptor import Descriptor
-from mlpack.oci.digest import Digest
-from mlpack.oci.reference import Reference
-from mlpack.stores.base import Store
-from mlpack.stores.carry import carry
-from mlpack.stores.copy import Copied, MountFrom, blobs, copy
-from mlpack.stores.layout import LayoutStore
-from mlpack.stores.project import Project
-from mlpack.stores.references import find_image
-from mlpack.stores.referrers import NotTaken
-from mlpack.stores.registries import Registries
-from mlpack.stores.registry import RegistryStore
-from mlpack.stores.wire import Counted
+from mlpack.oci.descriptor import Descriptor, Digest, Reference
+from mlpack.project.references import FoundImage, place_module
+from mlpack.registry.counting_transport import Traffic
+from mlpack.stores.copy import CopyOptions, CopyResult, copy, copy_record
+from mlpack.stores.files import OnDisk, OutputIsInput, require_store, same_file
+from mlpack.stores.store import REF_NAME, ReferrersUnsupported, Remote, Store
+
+if TYPE_CHECKING:
+    from mlpack.api.requests import Copy
+    from mlpack.api.session import Session
 
 
 @dataclass(frozen=True, kw_only=True)
-class Moved:
-    """An image at its new place."""
+class ImageCopy:
+    """An image that was copied."""
 
     reference: str
     """Where it is: by digest in a registry, by name in a layout."""
 
     target: Descriptor
-    copied: Copied
-    counted: Counted
+    copied: CopyResult
+    traffic: Traffic
     record: Digest | None
-    """The identity record that went along, where it is a release and has one."""
+    """The identity record that went along, if it is a release and has one."""
 
-    def to_json(self) -> dict[str, object]:
+    def json_members(self) -> Mapping[str, object]:
         """The document of ``mlpack --json copy``."""
         return {
             "reference": self.reference,
-            "digest": str(self.target.digest),
-            "record": str(self.record) if self.record else None,
-            **describe(self.copied, self.counted),
+            "digest": self.target.digest,
+            "record": self.record,
+            **copy_members(self.copied, self.traffic),
         }
 
 
-def copy_image(
-    project: Project | None,
-    registries: Registries,
-    source: str,
-    target: str,
-    *,
-    advance: Callable[[int], None] = lambda _: None,
-    expect: Callable[[int], None] = lambda _: None,
-) -> Moved:
-    """Copy ``source`` (any image reference) to ``target`` (``oci:PATH[:TAG]`` or in a registry).
+def copy_image(session: Session, request: Copy) -> ImageCopy:
+    """Copy an image to ``oci:PATH[:TAG]`` or a registry.
 
     An index is copied with all its images. Between repositories of one registry blobs
     are mounted, and no byte of them moves.
     """
-    found = find_image(project, source, registries=registries)
-    store, name = open_target(target, registries)
-    mount, record = None, None
-    if isinstance(store, RegistryStore) and isinstance(found.store, RegistryStore):
-        mount = _mount(found.store, store, found.target)
-    copied = copy(found.store, store, found.target, mount=mount, advance=advance, expect=expect)
-    with suppress(NotTaken):
-        record = carry(found.store, store, found.target, new=bool(copied.sent))
-    if name:
-        store.tag(found.target, name)
-    return Moved(
-        reference=_reference(store, target, found.target),
+    check_target(request.target)
+    registries = session.registries
+    before = registries.traffic
+    found = session.find(request.source)
+    store, name = open_target(session, request.target)
+    require_target(store, name, found)
+    record = None
+    with session.step("copying") as step:
+        copied = copy(found.store, store, found.target, CopyOptions(progress=step))
+    # A registry may take its time; a record without its tag is found by nobody there.
+    with nullcontext() if isinstance(store, Remote) else held_back():
+        with suppress(ReferrersUnsupported):
+            record = copy_record(found.store, store, found.target, new=bool(copied.sent))
+        if name:
+            store.tag(found.target, name)
+    return ImageCopy(
+        reference=reference(store, request.target, found.target),
         target=found.target,
         copied=copied,
-        counted=registries.counted,
+        traffic=registries.traffic.since(before),
         record=record,
     )
 
 
-def open_target(text: str, registries: Registries) -> tuple[Store, str]:
-    """The store of ``text`` and the name in it; a layout that is not there is made.
+def open_target(session: Session, text: str) -> tuple[Store, str]:
+    """The store of ``text`` and the name in it; a missing layout is created.
 
     ``oci:PATH`` alone names the image ``latest``; a repository at a digest gives no name.
     """
+    check_target(text)
     kind, _, rest = text.partition(":")
-    if kind == "oci":
-        path, colon, tag = rest.rpartition(":")
-        # The path may hold a colon itself: what exists as a directory wins.
-        if not colon or Path(rest).is_dir():
-            path, tag = rest, LATEST
-        if not path or not tag:
-            raise UsageError(f"{text!r} names no image layout", hint="write it as oci:PATH:TAG")
-        return LayoutStore(Path(path)), tag
-    if kind == "docker-archive" or "/" not in text:
-        raise UsageError(
-            f"{text!r} is no place to copy to",
-            hint="write oci:PATH:TAG, or REGISTRY/REPOSITORY:TAG; into this project: mlpack pull",
-        )
+    if kind in PLACES:
+        opened: tuple[Store, str] = place_module(kind).write(rest, session.directory)
+        return opened
     place = Reference.parse(text)
     tag = "" if place.digest else place.tag or LATEST
-    return registries.store(place, push=True), tag
+    return session.registries.store(place, push=True), tag
 
 
-def _mount(source: RegistryStore, target: RegistryStore, root: Descriptor) -> MountFrom | None:
-    ours, theirs = source.place, target.place
-    if ours.registry != theirs.registry or ours.repository == theirs.repository:
-        return None
-    return MountFrom(ours.repository, frozenset(blobs(source, root)))
+def check_target(text: str) -> None:
+    """Raise ``UsageError`` unless ``text`` is written like a place that can be written to."""
+    kind = text.partition(":")[0]
+    can = hasattr(place_module(kind), "write") if kind in PLACES else "/" in text
+    if not can:
+        raise UsageError(
+            f"cannot copy to {text!r}",
+            hint="write oci:PATH:TAG, or REGISTRY/REPOSITORY:TAG; into this project: mlpack pull",
+        )
+    if kind not in PLACES:
+        Reference.parse(text)
 
 
-def _reference(store: Store, text: str, target: Descriptor) -> str:
-    if isinstance(store, RegistryStore):
-        return str(store.place.pinned(target.digest))
-    return text
+def require_target(store: Store, name: str, *sources: FoundImage) -> None:
+    """Check that what is written to ``store`` as ``name`` leaves ``sources`` as they are.
+
+    Raises :class:`~mlpack.stores.files.OutputIsInput`.
+    """
+    if not isinstance(store, OnDisk):
+        return
+    for each in sources:
+        require_store(store.root, *each.location)
+        named = each.target.annotations.get(REF_NAME) == name
+        if named and each.location and same_file(store.root, *each.location):
+            raise OutputIsInput(
+                f"{each.name} is an input of this command, and would be overwritten",
+                hint="write to another tag",
+            )
+
+
+def reference(store: Store, text: str, target: Descriptor) -> str:
+    """Return what names the image from now on: its digest in a registry, else ``text``."""
+    return str(store.place.pinned(target.digest)) if isinstance(store, Remote) else text

@@ -1,162 +1,151 @@
-"""``mlpack deploy``: a release to a device group, stage by stage.
+"""``mlpack deploy``: a release to a device group, stage by stage; ``--base``: what is below it.
 
-This reads and decides; :mod:`mlpack.api.rollout_run` does what is decided.
+This reads and decides; :mod:`mlpack.rollout.run` takes the steps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime
-from decimal import Decimal
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
-from mlpack.api.contents import release_content
-from mlpack.api.groups import find_group, known_images
-from mlpack.api.hub import Hub, Seen, mistagged, observe, read_devices
+from mlpack.api.deployment_content import (
+    base_content,
+    image_repository,
+    module_name,
+    release_content,
+)
 from mlpack.api.plan import plan
-from mlpack.api.render import NoRepository, module_name
-from mlpack.api.rollouts import undone_before
-from mlpack.errors import MlpackError, UsageError
-from mlpack.model.groups import DeviceGroup
-from mlpack.model.version import parse_name, version_order
-from mlpack.oci.reference import Reference
-from mlpack.plan import deployed
-from mlpack.plan.actions import Action, Create, Delete, Refuse, Tag
-from mlpack.plan.deployed import deployment_id
-from mlpack.plan.fleet import EMPTY, Device, FleetPlan, held
-from mlpack.plan.rollout import Policy, Rollout, decide, resumed
-from mlpack.stores.project import Project
-from mlpack.stores.references import Found, find_image
+from mlpack.errors import MlpackError
+from mlpack.humanize import counted
+from mlpack.iotedge.checks import redacted
+from mlpack.json_document import named, written
+from mlpack.model import order
+from mlpack.model.version import parse_name
+from mlpack.oci.descriptor import Digest, Reference
+from mlpack.plan.fleet import EMPTY, Device, count_held
+from mlpack.project.device_groups import find_group, group_engine, group_tariff, known_images
+from mlpack.project.directory import ProjectDirectory
+from mlpack.project.ledger import Ledger
+from mlpack.project.references import exact_name, find_image, releases
+from mlpack.rollout.decide import (
+    Action,
+    Create,
+    Delete,
+    HubDeployment,
+    Label,
+    Observation,
+    Policy,
+    PolicyRefused,
+    Refuse,
+    Rollout,
+    RolloutRefused,
+    Tag,
+    allowed,
+    decide,
+)
+from mlpack.rollout.hub import mistagged, observe, read_devices
+from mlpack.rollout.record import undone_before
+from mlpack.rollout.run import PreparedRollout, RolloutPace, RolloutResult, RolloutRun
+from mlpack.settings.targets import DeviceGroup
+
+if TYPE_CHECKING:
+    from mlpack.api.requests import Deploy
+    from mlpack.api.session import Session
 
 
-class Refused(MlpackError):
-    """A rollout that would be wrong."""
-
-
-class PolicyRefused(MlpackError):
-    """A rollout that a policy of the group is against, or that was undone."""
-
-    exit_status = 3
+MAX_ID = 128
+_UNUSABLE = re.compile(r"[^a-z0-9_-]+")
 
 
 class NoBaseDeployment(MlpackError):
-    """A hub where no device would take a layered deployment."""
+    """A hub on which no device would accept a layered deployment."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """What the user said beside the group and the release; ``None`` is what the group says."""
+def prepare(session: Session, request: Deploy) -> PreparedRollout:
+    """Check everything a rollout needs and find its first step; change nothing.
 
-    stages: tuple[Decimal, ...] | None = None
-    success: Decimal | None = None
-    max_failures: Decimal | None = None
-    soak_seconds: int | None = None
-    again: bool = False
-
-    def policy(self, group: DeviceGroup) -> Policy:
-        """The policy of a new rollout."""
-        return Policy(
-            stages=self.stages or group.stages,
-            success=group.success if self.success is None else self.success,
-            max_failures=group.max_failures if self.max_failures is None else self.max_failures,
-            soak_seconds=group.soak_seconds if self.soak_seconds is None else self.soak_seconds,
-        )
-
-    def changes(self, policy: Policy) -> bool:
-        """Whether it asks for something else than a rollout under way has."""
-        said = (self.stages, self.success, self.max_failures, self.soak_seconds)
-        has = (policy.stages, policy.success, policy.max_failures, policy.soak_seconds)
-        return any(
-            ours is not None and ours != theirs for ours, theirs in zip(said, has, strict=True)
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """A rollout that was looked at, and not begun or gone on with."""
-
-    project: Project
-    group: DeviceGroup
-    rollout: Rollout
-    module: str
-    content: Mapping[str, object]
-    seen: Seen
-    next: Action
-    """What would be done first."""
-
-    rivals: tuple[str, ...]
-    """Deployments of others that go before it where they mean the same devices."""
-
-    fleet: FleetPlan | None
-    """Bytes and money; only before it begins, as devices hold the release by and by after that."""
-
-    @property
-    def begun(self) -> bool:
-        """Whether its deployment is on the hub already."""
-        return self.seen.observation.deployment(self.rollout.id) is not None
-
-
-def prepare(
-    project: Project,
-    hub: Hub,
-    name: str,
-    release: str,
-    now: datetime,
-    *,
-    wanted: Wanted | None = None,
-    advance: Callable[[int], None] = lambda _: None,
-) -> Prepared:
-    """Look at everything a rollout of ``release`` to group ``name`` needs; change nothing.
-
-    Raises :class:`Refused` and :class:`PolicyRefused`, each with what to do instead.
+    Everything that can be checked without the hub is checked before the hub is queried. Raises
+    :class:`RolloutRefused` and :class:`PolicyRefused`, each with what to do instead.
     """
-    wanted = wanted or Wanted()
-    group = find_group(project, name)
-    target = find_image(project, release or project.recipe.model)
-    module = module_name(project.recipe.module, target.release[0])
-    rollout = _rollout(project, group, target, wanted)
+    project, hub, now = session.project, session.hub, session.clock.now()
+    group = find_group(project, request.device_group)
+    group = replace(group, require=exact_name(project.layout, group.require))
+    tariff = group_tariff(project, group)
+    group_engine(project, group)
+    policy = _policy(request, group)
+    target = find_image(project, request.release or project.settings.model)
+    release = ":".join(target.release)
+    known = list(releases(project.layout, target.release[0]))
+    _check_release(group, release, known)
+    rollout = _rollout(project, group, policy, release, target.target.digest)
+    rollout = replace(rollout, again=request.again)
+    module = module_name(project.settings.module, target.release[0])
+    content = release_content(project, module, Reference.parse(rollout.image), target)
+
     seen = observe(hub, group.condition, rollout.id, module)
-    mine = seen.observation.deployment(rollout.id)
-    fleet = None
+    mine, fleet = seen.deployment(rollout.id), None
     if mine is not None and mine.state == "rolling":
-        rollout = _go_on(rollout, resumed(rollout, mine), wanted)
-    first = decide(rollout, seen.observation, now)[0]
+        rollout = _continued(rollout, mine, request)
+    first = decide(rollout, seen, now)
     if mine is None and not isinstance(first, Refuse | Delete):
-        _check_base(seen, name)
-        devices = read_devices(hub, group, module, known_images(project), advance)
-        _check_required(group, rollout.release, devices)
-        seen = replace(seen, observation=replace(seen.observation, untagged=mistagged(devices)))
-        first = decide(rollout, seen.observation, now)[0]
-        fleet = plan(project, group, rollout.release, devices, stages=rollout.policy.stages)
-    image = Reference.parse(rollout.image)
-    return Prepared(
-        project=project,
-        group=group,
+        _check_base(seen, group.name)
+        with session.step("reading twins", unit="devices") as step:
+            devices = read_devices(hub, group, module, known_images(project), step)
+        _check_devices(group, release, devices, known)
+        seen = replace(seen, untagged=mistagged(devices))
+        first = decide(rollout, seen, now)
+        fleet = plan(project, group, release, devices, stages=policy.stages)
+    return PreparedRollout(
         rollout=rollout,
         module=module,
-        content=release_content(project, module, image, target),
+        content=content,
         seen=seen,
         next=allowed(first),
         rivals=_rivals(seen, first, module) if isinstance(first, Tag | Create) else (),
         fleet=fleet,
+        ledger=Ledger(project.ledger),
+        tariff=tariff,
     )
 
 
-def allowed(action: Action) -> Action:
-    """``action``; raise where it is a refusal."""
-    if isinstance(action, Refuse):
-        kind = PolicyRefused if action.policy else Refused
-        raise kind(action.why, hint=action.hint)
-    return action
+def deploy(session: Session, request: Deploy, prepared: PreparedRollout) -> RolloutResult:
+    """Take the steps of a rollout: one, or with ``wait`` every stage's."""
+    pace = RolloutPace(
+        now=session.clock.now,
+        sleep=session.clock.sleep,
+        wait=request.wait,
+        poll_seconds=request.poll,
+        timeout_seconds=request.timeout,
+    )
+    return RolloutRun(
+        prepared,
+        session.hub,
+        pace,
+        say=session.say,
+        tagging=lambda total: session.step("tagging devices", total, "devices"),
+    ).run()
 
 
-def _rollout(project: Project, group: DeviceGroup, target: Found, wanted: Wanted) -> Rollout:
-    name, version = target.release
-    place = project.recipe.repository
-    if place is None:
-        raise NoRepository(f"it is not said where devices fetch {name!r} from")
-    digest, release = target.target.digest, f"{name}:{version}"
-    deploy = project.recipe.deploy
+def _policy(request: Deploy, default: DeviceGroup | Policy) -> Policy:
+    """Return ``default`` with the parts that are requested; raise ``UsageError`` out of range."""
+    requested = {
+        "stages": request.stages,
+        "success": request.success,
+        "max_failures": request.max_failures,
+        "soak_seconds": request.soak,
+    }
+    found: dict[str, Any] = {
+        name: getattr(default, name) if each is None else each for name, each in requested.items()
+    }
+    return Policy(**found)
+
+
+def _rollout(
+    project: ProjectDirectory, group: DeviceGroup, policy: Policy, release: str, digest: Digest
+) -> Rollout:
+    place = image_repository(project, release)
     id = deployment_id(group.name, release, digest)
     return Rollout(
         id=id,
@@ -165,83 +154,179 @@ def _rollout(project: Project, group: DeviceGroup, target: Found, wanted: Wanted
         release=release,
         digest=digest,
         image=str(place.pinned(digest)),
-        policy=wanted.policy(group),
+        policy=policy,
         priority=group.priority,
-        retain=deploy.retain,
-        limit=deploy.limit,
-        again=wanted.again,
-        undone=undone_before(project, id),
+        retain=project.settings.deploy.retain,
+        limit=project.settings.deploy.limit,
+        undone=undone_before(Ledger(project.ledger), id),
     )
 
 
-def _go_on(asked: Rollout, under_way: Rollout, wanted: Wanted) -> Rollout:
-    if wanted.changes(under_way.policy):
-        raise Refused(
-            f"{asked.release} is under way on {asked.group} with other stages or thresholds",
-            hint="leave them out to go on with it, or undo it: "
-            f"mlpack rollback --device-group {asked.group}",
+def deployment_id(group: str, release: str, digest: Digest) -> str:
+    """Return the id of a release's deployment; one per release, as its content never changes.
+
+    >>> deployment_id("vans", "fan.v2:2.1", Digest.of(b"x"))
+    'mlpack-vans-fan-v2-2-1-2d711642'
+    """
+    plain = _UNUSABLE.sub("-", release.lower())
+    head = f"mlpack-{group}-{plain}"[: MAX_ID - 9]
+    return f"{head}-{digest.hex[:8]}"
+
+
+def base_id(group: str) -> str:
+    """Return the id of a group's base deployment."""
+    return f"mlpack-{group}-base"
+
+
+def _continued(requested: Rollout, mine: HubDeployment, request: Deploy) -> Rollout:
+    """Return the rollout with the policy its deployment was begun with."""
+    policy = Policy.of(mine.labels)
+    if _policy(request, policy) != policy:
+        raise RolloutRefused(
+            f"{requested.release} is under way on {requested.group} with other stages or "
+            "thresholds",
+            hint="leave them out to continue it, or undo it: "
+            f"mlpack rollback --device-group {requested.group}",
         )
-    return under_way
+    return replace(requested, policy=policy)
 
 
-def _rivals(seen: Seen, first: Action, module: str) -> tuple[str, ...]:
-    """Deployments not of mlpack's, of a higher priority, that hold the module or a whole device."""
-    highest = max((each.priority for each in seen.observation.deployments if each.group), default=0)
+def _rivals(seen: Observation, first: Action, module: str) -> tuple[str, ...]:
+    """Return foreign deployments of higher priority with this module or with whole devices."""
+    highest = max((each.priority for each in seen.deployments if each.group), default=0)
     ours = first.priority if isinstance(first, Create) else highest + 1
     keys = {"properties.desired", f"properties.desired.modules.{module}"}
-    found = []
-    for each in seen.configurations.values():
-        agent = each.content.get("$edgeAgent")
-        holds = isinstance(agent, Mapping) and not keys.isdisjoint(agent)
-        if holds and each.priority >= ours and deployed.GROUP not in each.labels:
-            found.append(each.id)
-    return tuple(found)
-
-
-def _check_base(seen: Seen, group: str) -> None:
-    """A layered deployment reaches only devices that have a whole one below it."""
-    for each in seen.configurations.values():
-        agent = each.content.get("$edgeAgent")
-        if isinstance(agent, Mapping) and "properties.desired" in agent:
-            return
-    raise NoBaseDeployment(
-        "no deployment on the hub has IoT Edge's own modules, and a release goes over one",
-        hint=f"create it once: mlpack deploy --device-group {group} --base",
+    return tuple(
+        each.id
+        for each in seen.deployments
+        if each.priority >= ours and not each.group and not keys.isdisjoint(_agent(each.content))
     )
 
 
-def _check_required(group: DeviceGroup, release: str, devices: tuple[Device, ...]) -> None:
-    """``require``: the least version devices must hold before a later one is sent."""
-    if not group.require or release == group.require:
-        return
-    name, least = parse_name(group.require)
-    if not _holds(release, name, least):
+def _agent(content: Mapping[str, object]) -> Mapping[str, object]:
+    found = content.get("$edgeAgent")
+    return found if isinstance(found, Mapping) else {}
+
+
+def _check_base(seen: Observation, group: str) -> None:
+    """A layered deployment reaches only devices that have a whole one below it."""
+    if not any("properties.desired" in _agent(each.content) for each in seen.deployments):
+        raise NoBaseDeployment(
+            "the hub has no base deployment, with IoT Edge's own modules, which a release needs",
+            hint=f"create it once: mlpack deploy --device-group {group} --base",
+        )
+
+
+def _check_release(group: DeviceGroup, release: str, known: Sequence[str]) -> None:
+    """``require`` excludes the releases before it."""
+    if group.require and not reaches(release, group.require, known):
         raise PolicyRefused(
-            f"{group.name} requires {group.require} or later, and {release} is not",
+            f"{group.name} requires {group.require} or later, not {release}",
             hint=f"deploy {group.require} or a later one",
         )
-    behind = {what: count for what, count in held(devices).items() if not _holds(what, name, least)}
+
+
+def _check_devices(
+    group: DeviceGroup, release: str, devices: tuple[Device, ...], known: Sequence[str]
+) -> None:
+    """``require`` is the least version devices must hold before a later one is sent."""
+    if not group.require or release == group.require:
+        return
+    behind = ", ".join(
+        f"{count:,} hold {'nothing' if what == EMPTY else what}"
+        for what, count in sorted(count_held(devices).items())
+        if not reaches(what, group.require, known)
+    )
     if behind:
-        said = ", ".join(
-            f"{count:,} hold {'nothing' if what == EMPTY else what}"
-            for what, count in sorted(behind.items())
-        )
         raise PolicyRefused(
-            f"{group.name} requires {group.require} or later, and {said}",
-            hint=f"bring them there first: mlpack deploy --device-group {group.name} "
-            f"{group.require}",
+            f"{group.name} requires {group.require} or later, but {behind}",
+            hint="deploy that one first: "
+            f"mlpack deploy --device-group {group.name} {group.require}",
         )
 
 
-def _holds(what: str, name: str, least: str) -> bool:
-    model, _, version = what.partition(":")
-    return model == name and version_order(version) >= version_order(least)
+def reaches(release: str, required: str, known: Sequence[str] = ()) -> bool:
+    """Whether ``release`` is ``required`` or a later version of its model.
+
+    ``known`` are the model's versions, the first first: :func:`mlpack.model.order.reaches`.
+    """
+    name, _, version = release.partition(":")
+    model, least = parse_name(required)
+    return name == model and order.reaches(version, least, known)
 
 
-def check_release_or_base(release: str, base: bool) -> None:
-    """``--base`` and a release are two different commands."""
-    if base and release:
-        raise UsageError(
-            "--base creates the base deployment, which holds no release",
-            hint="run the command twice, first with --base",
+@dataclass(frozen=True, kw_only=True)
+class BaseDeployment:
+    """A group's base deployment."""
+
+    group: str
+    id: str = field(metadata=named("deployment"))
+    condition: str = field(metadata=named("target"))
+    priority: int
+    exists: bool
+    content: Mapping[str, object] = field(repr=False, metadata=written(redacted))
+    """It may hold a registry's password."""
+
+
+def prepare_base(session: Session, name: str) -> BaseDeployment:
+    """Make the base deployment of group ``name``, and compare it with the hub's; change nothing.
+
+    The passwords of ``[edge.registries]`` come from the environment.
+    """
+    project, hub = session.project, session.hub
+    group = find_group(project, name)
+    content = base_content(project, group.link_bytes_per_second, session.environment)
+    found = hub.configurations()
+    held = next((each for each in found if each.id == base_id(name)), None)
+    if held is None and len(found) >= project.settings.deploy.limit:
+        most = counted(project.settings.deploy.limit, "deployment")
+        raise RolloutRefused(
+            f"the hub already holds its maximum of {most}",
+            hint="delete deployments that no device needs, or raise [deploy] limit",
         )
+    if held is not None:
+        _check_same(held, content)
+    return BaseDeployment(
+        group=name,
+        id=base_id(name),
+        condition=group.condition.text,
+        priority=group.priority - 1,
+        content=content,
+        exists=held is not None and held.condition == group.condition.text,
+    )
+
+
+def _check_same(held: HubDeployment, content: Mapping[str, object]) -> None:
+    if held.content == content:
+        return
+    if redacted(held.content) == redacted(content):
+        raise RolloutRefused(
+            f"{held.id} on the hub has a different registry password",
+            hint="its content cannot change: delete it on the hub and run this again; the "
+            "devices then get the new password, and fetch nothing",
+        )
+    raise RolloutRefused(
+        f"{held.id} on the hub differs from the base deployment this mlpack makes",
+        hint="its content cannot change: to replace it, delete it on the hub and run this again; "
+        "the devices then fetch other system modules",
+    )
+
+
+def create_base(session: Session, base: BaseDeployment) -> None:
+    """Create it, or update its target condition; an identical one stays as it is."""
+    if base.exists:
+        return
+    hub = session.hub
+    held = next((each for each in hub.configurations() if each.id == base.id), None)
+    if held is not None:
+        hub.update(replace(held, condition=base.condition))
+        return
+    hub.create(
+        HubDeployment(
+            id=base.id,
+            labels={Label.GROUP: base.group, Label.STATE: "base"},
+            content=base.content,
+            condition=base.condition,
+            priority=base.priority,
+        )
+    )

@@ -1,40 +1,123 @@
-"""``mlpack graft``: what another tool built anew, as one small layer on what devices hold."""
+"""``mlpack graft``: an image that another tool built, as one small layer on what devices hold.
+
+It goes to a release of this project, a layout, or a registry.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from mlpack import __version__
-from mlpack.api.diff import OtherPlatform
-from mlpack.api.graft_target import open_graft_target
+from mlpack.api.copy import open_target, reference, require_target
+from mlpack.api.plan import OtherPlatform
 from mlpack.errors import MlpackError, UsageError
-from mlpack.model.recipe import NONE, DeviceRecipe
-from mlpack.oci.compression import PACKING
-from mlpack.oci.descriptor import Descriptor, Platform
+from mlpack.interruptions import held_back
+from mlpack.kinds import PLACES
+from mlpack.model.version import AT, LATEST, NONE, parse_name
+from mlpack.oci.descriptor import Descriptor, Platform, Reference
 from mlpack.oci.difference import Difference
-from mlpack.oci.image import Image, Layer
-from mlpack.oci.index import Index, build_index
-from mlpack.plan.engines import DeviceState, Engine
+from mlpack.oci.image import Image, Index, Layer, build_index
+from mlpack.oci.layer import PACKING
+from mlpack.plan.engines import DeviceState, EngineRule, Link
 from mlpack.plan.engines import engine as known_engine
-from mlpack.plan.graft import Choice, choose
-from mlpack.plan.transfer import Link, transfer
-from mlpack.stores.base import images, put_bytes, put_image
-from mlpack.stores.copy import FirstOf, copy
-from mlpack.stores.grafting import Advance, make_graft
-from mlpack.stores.layout import LayoutStore
-from mlpack.stores.ledger import ReleaseRecord
-from mlpack.stores.project import Project
-from mlpack.stores.references import Found, find_image
-from mlpack.stores.registries import Registries
-from mlpack.stores.registry import RegistryStore
+from mlpack.plan.transfer import transfer
+from mlpack.project.directory import ModelStore, ProjectDirectory
+from mlpack.project.grafting import Advance, GraftDecision, choose, make_graft
+from mlpack.project.ledger import Ledger, ReleaseRecord
+from mlpack.project.references import FoundImage
+from mlpack.project.releases import TagTaken, check_free, name_release
+from mlpack.settings.project_settings import DeviceSettings
+from mlpack.stores.copy import CopyOptions, FirstOf, copy
+from mlpack.stores.files import temporary_folder
+from mlpack.stores.records import RecordContent
+from mlpack.stores.store import LayoutStore, Remote, Store, images, put_bytes, put_image
+
+if TYPE_CHECKING:
+    from mlpack.api.requests import Graft
+    from mlpack.api.session import Session
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraftTarget:
+    """A store, and what the image will be called in it."""
+
+    text: str
+    project: ProjectDirectory | None
+    store: Store
+    tag: str = ""
+    release: str = ""
+    """``NAME:VERSION`` if it is a release of the project."""
+
+    @property
+    def place(self) -> Reference | None:
+        """The repository that devices will pull it from, if known."""
+        if isinstance(self.store, Remote):
+            return self.store.place
+        return self.project.settings.repository if self.project else None
+
+    def publish(
+        self, root: Descriptor, identity: Mapping[str, object], entry: ReleaseRecord
+    ) -> None:
+        """Tag what the store holds by now, and record it in the project's ledger."""
+        if self.project is not None and self.release:
+            with self.project.exclusive(), held_back():
+                name, version = parse_name(self.release)
+                _check_same(self.project, name, version, root)
+                content = RecordContent(identity)
+                name_release(self.project.layout, (name, version), root, content, entry.created)
+                Ledger(self.project.ledger).record_release(entry)
+            return
+        with held_back():
+            if self.tag:
+                self.store.tag(root, self.tag)
+            if self.project is not None:
+                Ledger(self.project.ledger).record_release(entry)
+
+
+def open_graft_target(session: Session, text: str) -> GraftTarget:
+    """Read ``text``: ``NAME:VERSION``, ``oci:PATH[:TAG]``, or a registry's.
+
+    Raises :class:`UsageError`, and :class:`TagTaken` if the name is in use, before anything is
+    read.
+    """
+    project = session.project_if_any
+    if "/" in text or text.partition(":")[0] in PLACES:
+        store, tag = open_target(session, text)
+        return GraftTarget(text=text, project=project, store=store, tag=tag)
+    name, version = parse_name(text)
+    if version == LATEST or version.startswith(AT):
+        raise UsageError(
+            f"{text!r} lacks a version", hint=f"write it as {name}:VERSION, such as {name}:2"
+        )
+    if project is None:
+        raise UsageError(
+            f"{text!r} names a release, and there is no project here",
+            hint="use -C DIR, or write oci:PATH:TAG, or REGISTRY/REPOSITORY:TAG",
+        )
+    check_free(project.layout, name, version)
+    if ModelStore(project.layout).holds(name, version):
+        raise TagTaken(
+            f"{text} is a registered model, whose release mlpack build makes",
+            hint="give the graft a version that no model has",
+        )
+    return GraftTarget(
+        text=text, project=project, store=project.layout, release=f"{name}:{version}"
+    )
+
+
+def _check_same(project: ProjectDirectory, name: str, version: str, root: Descriptor) -> None:
+    held = check_free(project.layout, name, version)
+    if held is not None and held.digest != root.digest:
+        raise TagTaken(
+            f"{name}:{version} is already another image ({held.digest.short})",
+            hint="choose another version: releases do not change",
+        )
 
 
 class NotLinux(MlpackError):
-    """Layers of Windows hold other things than files."""
+    """An image for Windows, whose layers are not file trees."""
 
     hint = "mlpack grafts images for linux"
 
@@ -45,9 +128,9 @@ class PlatformGraft:
 
     old: Image
     new: Image
-    choice: Choice
+    choice: GraftDecision
     layer: Layer | None
-    """What the graft adds; ``None`` where the file systems are equal."""
+    """What the graft adds; ``None`` if the file systems are equal."""
 
     difference: Difference
 
@@ -63,7 +146,7 @@ class PlatformGraft:
         return tuple(layer for layer in self.choice.image.layers if layer.digest not in held)
 
     def under(
-        self, index: Index | None, new: Index | None, rule: Engine, link: Link
+        self, index: Index | None, new: Index | None, rule: EngineRule, link: Link
     ) -> PlatformGraft:
         """With the cost of the index that names it, and of that which names NEW."""
         state, choice = DeviceState.holding(self.old), self.choice
@@ -73,35 +156,31 @@ class PlatformGraft:
         ours = transfer(rule, choice.image, index, state, link)
         return replace(self, choice=replace(choice, graft=ours, new=whole))
 
-    def to_json(self) -> dict[str, object]:
+    def json_members(self) -> Mapping[str, object]:
         """One member of ``platforms`` in the command's document."""
         layer = self.layer if self.choice.strategy == "graft" else None
+        found, choice = self.difference, self.choice
         return {
-            "digest": str(self.choice.image.digest),
-            "strategy": self.choice.strategy,
-            "why": self.choice.why,
-            "old": str(self.old.digest),
-            "new": str(self.new.digest),
-            "layer": {
-                "digest": str(layer.digest),
-                "diff_id": str(layer.diff_id),
-                "bytes": layer.size,
-            }
-            if layer
-            else None,
+            "digest": choice.image.digest,
+            "strategy": choice.strategy,
+            "why": choice.why,
+            "old": self.old.digest,
+            "new": self.new.digest,
+            "layer": layer
+            and {"digest": layer.digest, "diff_id": layer.diff_id, "bytes": layer.size},
             "paths": {
-                "added": self.difference.added,
-                "changed": self.difference.changed,
-                "removed": self.difference.removed,
+                "added": found.added,
+                "changed": found.changed,
+                "removed": found.removed,
             },
-            "transfer": self.choice.transfer.to_json(),
-            "transfer_new": self.choice.new.to_json(),
-            "transfer_graft": self.choice.graft.to_json() if self.choice.graft else None,
+            "transfer": choice.transfer,
+            "transfer_new": choice.new,
+            "transfer_graft": choice.graft,
         }
 
 
 @dataclass(frozen=True, kw_only=True)
-class Graft:
+class GraftResult:
     """What was published, on every platform."""
 
     reference: str
@@ -113,71 +192,92 @@ class Graft:
     left_out: tuple[Platform, ...]
     """Platforms of NEW that OLD has no image for."""
 
-    def to_json(self) -> dict[str, object]:
+    def json_members(self) -> Mapping[str, object]:
         """The document of ``mlpack --json graft``."""
         return {
             "reference": self.reference,
             "release": self.release or None,
-            "digest": str(self.target.digest),
-            "platforms": {str(each.platform): each.to_json() for each in self.platforms},
-            "left_out": [str(each) for each in self.left_out],
+            "digest": self.target.digest,
+            "platforms": {each.platform: each for each in self.platforms},
+            "left_out": self.left_out,
         }
 
 
-def graft(
-    project: Project | None,
-    old: str,
-    new: str,
-    out: str,
-    *,
-    engine: str = "",
-    platform: Platform | None = None,
-    registries: Registries | None = None,
-    advance: Advance = lambda _: None,
-    now: datetime,
-) -> Graft:
-    """Publish at ``out`` what brings devices on ``old`` to ``new`` cheapest.
+@dataclass(frozen=True)
+class _Grafter:
+    """Where layers are written, and by what an engine's devices are priced."""
+
+    work: LayoutStore
+    engine: EngineRule
+    link: Link
+    advance: Advance
+
+    def graft(self, pair: tuple[FoundImage, FoundImage]) -> PlatformGraft:
+        """Write one platform's image, and check its file system."""
+        old, new = (_near(each, self.work) for each in pair)
+        made = make_graft(self.work, old, new, self.advance)
+        choice = choose(old.image, new.image, made.image, self.engine, self.link)
+        if choice.strategy == "graft":
+            made.check(self.work)
+        put_image(self.work, choice.image)
+        return PlatformGraft(
+            old=old.image,
+            new=new.image,
+            choice=choice,
+            layer=made.layer,
+            difference=made.difference,
+        )
+
+
+def graft(session: Session, request: Graft) -> GraftResult:
+    """Publish what brings devices on ``old`` to ``new`` at the lowest cost.
 
     That is, for each platform both have or only for ``platform``, ``old`` with one layer
     and ``new``'s settings, or ``new`` itself. Each tree is read back from what was written,
     and nothing is sent or named unless all are ``new``'s. ``out`` is ``NAME:VERSION`` in
     this project, ``oci:PATH:TAG``, or in a registry; a project's ledger keeps what was
-    done. Raises :class:`NotLinux`, :class:`~mlpack.stores.grafting.Ungraftable`,
-    :class:`~mlpack.api.diff.OtherPlatform`, and what finding and reading images raises.
+    done. Raises :class:`NotLinux`, :class:`~mlpack.project.grafting.Ungraftable`,
+    :class:`~mlpack.api.plan.OtherPlatform`, and what finding and reading images raises.
     """
-    reach = registries or Registries()
-    target = open_graft_target(project, out, reach)
-    device = project.recipe.device if project else DeviceRecipe()
-    rule, link = known_engine(engine or device.engine), Link.of(device, target.place)
-    if old == NONE:
-        raise UsageError("a graft needs an image to stand on", hint="give OLD, not none")
-    here, there = (find_image(project, each, platform, registries=reach) for each in (old, new))
-    pairs, left_out = _pairs(here, there, platform)
-    with TemporaryDirectory(prefix="mlpack-graft-") as name:
-        work = LayoutStore(Path(name) / "oci")
-        made = tuple(_one(work, pair, rule, link, advance) for pair in pairs)
+    project = session.project_if_any
+    target = open_graft_target(session, request.out)
+    device = project.settings.device if project else DeviceSettings()
+    rule, link = known_engine(request.engine or device.engine), Link.of(device, target.place)
+    if request.old == NONE:
+        raise UsageError("a graft needs an image to build on", hint="name OLD instead of none")
+    here, there = (session.find(each, request.platform) for each in (request.old, request.new))
+    require_target(target.store, target.tag, here, there)
+    pairs, left_out = _pairs(here, there, request.platform)
+    with (
+        temporary_folder("mlpack-graft-") as name,
+        session.step("reading layers") as step,
+    ):
+        work = LayoutStore(name / "oci")
+        grafter = _Grafter(work, rule, link, step)
+        made = tuple(grafter.graft(pair) for pair in pairs)
         index = _index(made, None if left_out else there.index)
         root = index.descriptor if index else made[0].choice.image.descriptor
         if index:
             put_bytes(work, index.content, root.media_type)
-        below = (layer.digest for each in made for layer in each.old.layers)
+        held = (layer.digest for each in made for layer in each.old.layers)
+        mounts = dict.fromkeys(held, here.store.place) if isinstance(here.store, Remote) else {}
         source = FirstOf(work, here.store, there.store)
-        copy(source, target.store, root, mount=target.mount(here, below))
+        copy(source, target.store, root, CopyOptions(mounts=mounts))
         priced = (each.under(index, there.index, rule, link) for each in made)
-        done = Graft(
-            reference=target.reference(root),
+        done = GraftResult(
+            reference=reference(target.store, request.out, root),
             release=target.release,
             target=root,
             platforms=tuple(priced),
             left_out=left_out,
         )
-        target.name_it(root, _identity(done), _entry(done, now))
+        target.publish(root, _identity(done), _entry(session, done))
     return done
 
 
 def _pairs(
-    old: Found, new: Found, platform: Platform | None
-) -> tuple[tuple[tuple[Found, Found], ...], tuple[Platform, ...]]:
+    old: FoundImage, new: FoundImage, platform: Platform | None
+) -> tuple[tuple[tuple[FoundImage, FoundImage], ...], tuple[Platform, ...]]:
     """What is grafted on what, and the platforms of NEW that OLD lacks."""
     news, olds = (
         (each.image,) if platform else images(each.store, each.target) for each in (new, old)
@@ -197,27 +297,9 @@ def _pairs(
     return tuple(found), tuple(left_out)
 
 
-def _one(
-    work: LayoutStore, pair: tuple[Found, Found], rule: Engine, link: Link, advance: Advance
-) -> PlatformGraft:
-    old, new = (_near(each, work) for each in pair)
-    made = make_graft(work, old, new, advance)
-    choice = choose(old.image, new.image, made.image, rule, link)
-    if choice.strategy == "graft":
-        made.check(work)
-    put_image(work, choice.image)
-    return PlatformGraft(
-        old=old.image,
-        new=new.image,
-        choice=choice,
-        layer=made.layer,
-        difference=made.difference,
-    )
-
-
-def _near(found: Found, work: LayoutStore) -> Found:
+def _near(found: FoundImage, work: LayoutStore) -> FoundImage:
     """``found``, brought here where it is in a registry: its layers are read more than once."""
-    if not isinstance(found.store, RegistryStore):
+    if not isinstance(found.store, Remote):
         return found
     copy(found.store, work, found.image.descriptor)
     return replace(found, store=work)
@@ -232,7 +314,7 @@ def _index(made: Sequence[PlatformGraft], new: Index | None) -> Index | None:
     return build_index([each.choice.image for each in made])
 
 
-def _identity(done: Graft) -> dict[str, object]:
+def _identity(done: GraftResult) -> dict[str, object]:
     """What the graft's bytes came from."""
     return {
         "old": {str(each.platform): str(each.old.digest) for each in done.platforms},
@@ -244,7 +326,7 @@ def _identity(done: Graft) -> dict[str, object]:
     }
 
 
-def _entry(done: Graft, now: datetime) -> ReleaseRecord:
+def _entry(session: Session, done: GraftResult) -> ReleaseRecord:
     """The ledger's line: of several platforms the first stands for the layer and for OLD."""
     name, _, version = (done.release or done.reference).rpartition(":")
     first = done.platforms[0]
@@ -259,5 +341,5 @@ def _entry(done: Graft, now: datetime) -> ReleaseRecord:
         layer_digest=first.choice.image.layers[-1].digest,
         layer_bytes=sum(layer.size for layer in first.added),
         identity=_identity(done),
-        created=now,
+        created=session.clock.now(),
     )

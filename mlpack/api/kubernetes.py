@@ -1,41 +1,43 @@
-"""``mlpack render --target kubernetes --apply``: objects to a cluster, by its official client."""
+"""``mlpack render --target kubernetes --apply``: objects to a cluster, through ``kubectl``."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 from mlpack.errors import MlpackError
+from mlpack.oci.descriptor import Node
 
 MANAGER = "mlpack"
-"""Whom the cluster notes as the owner of the fields (server-side apply)."""
+"""The owner of the fields in the cluster's records (server-side apply)."""
 
-_CALLS = {
-    "Deployment": ("AppsV1Api", "deployment"),
-    "DaemonSet": ("AppsV1Api", "daemon_set"),
-    "Service": ("CoreV1Api", "service"),
-    "NetworkPolicy": ("NetworkingV1Api", "network_policy"),
+_HINTS = {
+    "Unauthorized": "log in to the cluster again",
+    "Forbidden": "the account may not read and patch these objects: ask for that right",
+    "conflict": "another tool owns these fields: leave them to it, or take them over with "
+    "kubectl apply --server-side --force-conflicts -f FILE",
+    "namespaces": "create the namespace, or name another in [kubernetes] namespace",
+    "context": "list the contexts: kubectl config get-contexts",
+    "onnect": "set KUBECONFIG, or name one of its contexts with --context",
 }
-_SECONDS = 30
+"""What to do, by a word in what kubectl wrote."""
 
 
-class NoCluster(MlpackError):
-    """A cluster that is not named, or not reached."""
-
-    hint = "set KUBECONFIG, or name one of its contexts with --context"
+_LOG_LINE = re.compile(r"[IWEF]\d{4} \d\d:")
+"""The head of a line of kubectl's log, whose errors it repeats in plain words."""
 
 
-class Refused(MlpackError):
-    """An object the cluster did not take; those before it are applied."""
+class KubectlFailed(MlpackError):
+    """A request that kubectl or the cluster refused; objects before it are applied."""
 
 
 @dataclass(frozen=True)
-class Applied:
-    """One object the cluster took."""
+class AppliedObject:
+    """One object the cluster accepted."""
 
     kind: str
     namespace: str
@@ -44,9 +46,9 @@ class Applied:
     dry_run: bool
 
     def __str__(self) -> str:
-        said = "created" if self.created else "configured"
+        done = "created" if self.created else "configured"
         return (
-            f"{self.kind} {self.namespace}/{self.name} {said}{' (dry run)' if self.dry_run else ''}"
+            f"{self.kind} {self.namespace}/{self.name} {done}{' (dry run)' if self.dry_run else ''}"
         )
 
     def to_json(self) -> dict[str, object]:
@@ -62,126 +64,77 @@ class Applied:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster as a kubeconfig names it."""
+    """A cluster as a context of the kubeconfig names it; empty for the current one."""
 
-    config: Path
     context: str = ""
 
     @cached_property
-    def _named(self) -> Mapping[str, Any]:
-        """The context: the one asked for, or the current one."""
-        config = _client().config
-        if not self.config.is_file():
-            raise NoCluster(f"there is no kubeconfig {self.config}")
-        try:
-            found, current = config.list_kube_config_contexts(str(self.config))
-        except (config.ConfigException, TypeError, KeyError, ValueError) as error:
-            raise NoCluster(f"{self.config}: {error}") from error
-        if not self.context:
-            return dict(current)
-        for each in found:
-            if each["name"] == self.context:
-                return dict(each)
-        names = ", ".join(each["name"] for each in found)
-        raise NoCluster(f"{self.config} has no context {self.context!r}", hint=f"one of: {names}")
-
-    @property
     def name(self) -> str:
-        """The context's name."""
-        return str(self._named["name"])
+        """The context's name; raise :class:`KubectlFailed` if there is none."""
+        return self.context or self.ask("config", "current-context").strip()
 
-    @property
-    def namespace(self) -> str:
-        """Where objects go that name no namespace."""
-        return str(self._named.get("context", {}).get("namespace") or "default")
-
-    def open(self) -> Any:  # noqa: ANN401  # the client has no types
-        """A client; close it."""
-        config = _client().config
+    def ask(self, *args: str, given: object = None) -> str:
+        """Run kubectl with a JSON document as its input; return what it writes."""
+        command = ["kubectl", *(("--context", self.context) if self.context else ()), *args]
         try:
-            return config.new_client_from_config(str(self.config), context=self.name)
-        except (config.ConfigException, OSError, ValueError) as error:
-            raise NoCluster(f"{self.config}: {error}") from error
+            done = subprocess.run(
+                command, input=json.dumps(given), capture_output=True, text=True, check=False
+            )
+        except FileNotFoundError:
+            raise KubectlFailed(
+                "kubectl is not installed",
+                hint="install it (Debian: kubernetes-client), or write the objects with -o FILE",
+            ) from None
+        if done.returncode:
+            said = _message(done.stderr) or f"kubectl ended with {done.returncode}"
+            hint = next((hint for word, hint in _HINTS.items() if word in said), "")
+            raise KubectlFailed(f"{self.context or 'kubectl'}: {said}", hint=hint)
+        return done.stdout
+
+
+def _message(stderr: str) -> str:
+    """Return kubectl's own message in one line, without the log of its client library.
+
+    >>> _message("E1128 20:51:20.131849 1 memcache.go:265] refused\\nerror: no connection\\n")
+    'error: no connection'
+    """
+    lines = stderr.splitlines()
+    own = [line for line in lines if not _LOG_LINE.match(line)]
+    return " ".join(" ".join(own or lines).split())
 
 
 def apply(
-    documents: Iterable[Mapping[str, object]], cluster: Cluster, *, dry_run: bool = False
-) -> tuple[Applied, ...]:
-    """Give the cluster every document by server-side apply, as ``kubectl apply --server-side``.
+    objects: Sequence[Mapping[str, object]], cluster: Cluster, *, dry_run: bool = False
+) -> tuple[AppliedObject, ...]:
+    """Apply every object as ``kubectl apply --server-side`` does.
 
     Fields that others own are left to them: a conflict is refused, not forced. With
-    ``dry_run`` the cluster checks everything and keeps nothing. Raises :class:`NoCluster`
-    and :class:`Refused`.
+    ``dry_run`` the cluster checks everything and keeps nothing. Raises :class:`KubectlFailed`.
     """
-    with cluster.open() as client:
-        return tuple(_applied(client, cluster, each, dry_run) for each in documents)
-
-
-def _applied(
-    client: Any,  # noqa: ANN401
-    cluster: Cluster,
-    document: Mapping[str, object],
-    dry_run: bool,
-) -> Applied:
-    kubernetes = _client()
-    metadata: Any = document["metadata"]
-    kind, name = str(document["kind"]), str(metadata["name"])
-    namespace = str(metadata.get("namespace") or cluster.namespace)
-    group, noun = _CALLS[kind]
-    call = getattr(
-        getattr(kubernetes.client, group)(client), f"patch_namespaced_{noun}_with_http_info"
+    listed = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
+    before = _objects(
+        cluster.ask("get", "--ignore-not-found", "-o", "json", "-f", "-", given=listed)
     )
-    options = {"dry_run": "All"} if dry_run else {}
-    try:
-        _, status, _ = call(
-            name,
-            namespace,
-            dict(document),
-            field_manager=MANAGER,
-            field_validation="Strict",
-            _content_type="application/apply-patch+yaml",
-            _request_timeout=_SECONDS,
-            **options,
+    manager = f"--field-manager={MANAGER}"
+    mode = ("--dry-run=server",) if dry_run else ()
+    options = ("--server-side", manager, "--validate=strict", *mode, "-o", "json", "-f", "-")
+    return tuple(
+        AppliedObject(*each, created=each not in before, dry_run=dry_run)
+        for each in _objects(cluster.ask("apply", *options, given=listed))
+    )
+
+
+def _objects(text: str) -> tuple[tuple[str, str, str], ...]:
+    """Kind, namespace and name of the objects kubectl wrote: none, one, or a list."""
+    if not text.strip():
+        return ()
+    found = Node(json.loads(text), "kubectl")
+    listed = found.need("items").elements() if found.need("kind").text() == "List" else (found,)
+    return tuple(
+        (
+            each.need("kind").text(),
+            each.need("metadata").need("namespace").text(),
+            each.need("metadata").need("name").text(),
         )
-    except kubernetes.client.ApiException as error:
-        raise _refused(f"{kind} {namespace}/{name}", error) from error
-    except OSError as error:
-        raise NoCluster(f"{cluster.name}: {error}") from error
-    except Exception as error:  # urllib3's errors are no OSErrors
-        if type(error).__module__.startswith("urllib3"):
-            reason = getattr(error, "reason", error)
-            raise NoCluster(f"{cluster.name} does not answer: {reason}") from error
-        raise
-    return Applied(kind, namespace, name, created=status == 201, dry_run=dry_run)
-
-
-def _refused(what: str, error: Any) -> Refused:  # noqa: ANN401
-    try:
-        said = str(json.loads(error.body)["message"])
-    except (ValueError, KeyError, TypeError):
-        said = str(error.reason)
-    hints = {
-        401: "log in to the cluster anew",
-        403: "the account may not patch these objects: ask for that right in the namespace",
-        404: "does the namespace exist?",
-        409: "another tool owns these fields: leave them to it, or take them over with "
-        "kubectl apply --server-side --force-conflicts -f FILE",
-    }
-    return Refused(
-        f"{what} is refused ({error.status}): {' '.join(said.split())}",
-        hint=hints.get(error.status, ""),
+        for each in listed
     )
-
-
-def _client() -> Any:  # noqa: ANN401
-    try:
-        import kubernetes
-        import kubernetes.client
-        import kubernetes.config
-    except ImportError as error:
-        raise MlpackError(
-            "--apply needs the client of Kubernetes",
-            hint="pip install 'mlpack-edge[kubernetes]', or pipe the output into: "
-            "kubectl apply --server-side -f -",
-        ) from error
-    return kubernetes

@@ -2,75 +2,61 @@
 
 from __future__ import annotations
 
-import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlpack.api.bundle import default_name
-from mlpack.plan.bundle import Bundle, lacking
-from mlpack.plan.engines import DeviceState
-from mlpack.stores.bundle import write_archive
-from mlpack.stores.daemon import Daemon
-from mlpack.stores.project import Project
-from mlpack.stores.references import find_image, rebuilt_bytes
-from mlpack.stores.registries import Registries
+from mlpack.engines.engine import Engine, load_image, opened
+from mlpack.plan.bundle import Bundle
+from mlpack.project.references import rebuilt_bytes
+
+if TYPE_CHECKING:
+    from mlpack.api.requests import Load
+    from mlpack.api.session import Session
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """An image an engine took in."""
+    """An image an engine loaded."""
 
-    daemon: Daemon
+    engine: str
     bundle: Bundle
     rebuilt: int = 0
-    """Bytes that it rebuilds when it starts."""
+    """Bytes of its model that it makes below /tmp when it starts."""
 
     @property
     def name(self) -> str:
         """What the engine calls it."""
         return self.bundle.name
 
-    def to_json(self) -> dict[str, object]:
+    def json_members(self) -> Mapping[str, object]:
         """The document of ``mlpack --json load``."""
         image = self.bundle.image
         return {
             "name": self.name,
-            "engine": self.daemon.program,
-            "platform": str(image.platform),
-            "image": str(image.digest),
-            "config": str(image.config_descriptor.digest),
+            "engine": self.engine,
+            "platform": image.platform,
+            "digest": image.digest,
+            "config": image.config_descriptor.digest,
             "layers": len(image.layers),
             "loaded": len(self.bundle.carried),
         }
 
 
-def load(
-    project: Project | None,
-    text: str,
-    *,
-    engine: str = "docker",
-    name: str = "",
-    registries: Registries | None = None,
-) -> Loaded:
-    """Bring the image ``text`` into ``engine``, called ``name`` or what a release is called.
+def load(session: Session, request: Load) -> Loaded:
+    """Load an image into an engine; of several platforms the engine's own.
 
-    Of several platforms the engine's own is taken. Docker is given only the layers
-    it has not unpacked; podman compares blobs by itself and is given all.
+    Docker with its own image store is given only the layers it lacks, any other store all.
+    Raises :class:`~mlpack.engines.engine.EngineError` and what finding the image raises.
     """
-    daemon = Daemon.named(engine)
-    found = find_image(project, text, daemon.platform(), registries=registries)
-    held = daemon.chain_ids() if daemon.form == "moby" else frozenset()
-    state = DeviceState(chain_ids=held)
-    made = Bundle(
-        engine=daemon.form,
-        name=name or default_name(project, found),
-        image=found.image,
-        carried=lacking(daemon.form, found.image, state),
-        onto=None,
-    )
-    with tempfile.TemporaryDirectory(prefix="mlpack-load-") as folder:
-        archive = Path(folder) / "image.tar"
-        with archive.open("wb") as out:
-            write_archive(found.store, made, out)
-        daemon.load(archive)
-    return Loaded(daemon, made, rebuilt_bytes(found))
+    with opened(request.engine) as engine:
+        return load_into(engine, session, request)
+
+
+def load_into(engine: Engine, session: Session, request: Load) -> Loaded:
+    """Load an image into an engine that is open."""
+    found = session.find(request.image, engine.platform)
+    name = request.name or default_name(session.project_if_any, found)
+    made = load_image(engine, found.store, found.image, name)
+    return Loaded(engine.program, made, rebuilt_bytes(found))

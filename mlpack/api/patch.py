@@ -1,26 +1,26 @@
-"""``mlpack patch``: the codec of patches for any two files."""
+"""``mlpack patch``: patches of any two files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import zstandard
 
-from mlpack.delta import Description, InvalidPatch, describe
-from mlpack.model.version import parse_name
-from mlpack.stores.base import verify
-from mlpack.stores.models import ModelStore, blob
-from mlpack.stores.patch_files import NotAFile, apply_to, mapped, write_patch
-from mlpack.stores.project import Project
+from mlpack.json_document import document
+from mlpack.stores.files import file_sha256, read_file, require_file
+from mlpack.stores.patch_files import apply_to, mapped, models_beside, write_patch
+from mlpack.tensor_patch import Description, InvalidPatch, describe
+from mlpack.tensor_patch.describe import FileIdentity
+
+if TYPE_CHECKING:
+    from mlpack.api.requests import ApplyPatch, MakePatch
+    from mlpack.api.session import Session
 
 COMPARED = 1 << 22
 """Bytes of a file up to which it is also compressed by itself, to compare."""
-
-
-def _nothing(_: int) -> None:
-    """Say nothing of the progress."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,66 +32,68 @@ class Patched:
     zstd: int | None
     """Bytes of the new file by zstd -19; ``None`` for large files, where that takes too long."""
 
-    def to_json(self) -> dict[str, object]:
+    def json_members(self) -> Mapping[str, object]:
         """The document of ``mlpack --json patch make``."""
         made, whole = self.description, self.description.new.size
         return {
-            "file": str(self.path),
+            "path": self.path,
             "ratio": round(made.size / whole, 6) if whole else None,
-            "zstd": self.zstd,
-            **made.to_json(),
+            "zstd_bytes": self.zstd,
+            **document(made),
         }
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """A file that was made of another and a patch, and is what the patch declares."""
+    """A file made from another and a patch; its sha256 is the one that the patch declares."""
 
     path: Path
     description: Description
 
-    def to_json(self) -> dict[str, object]:
+    def json_members(self) -> Mapping[str, object]:
         """The document of ``mlpack --json patch apply``."""
-        return {"file": str(self.path), **self.description.new.to_json()}
+        return {"path": self.path, **document(self.description.new)}
 
 
-def make(
-    project: Project | None,
-    old: Path,
-    new: Path,
-    out: Path,
-    *,
-    directory: Path = Path(),
-    advance: Callable[[int], object] = _nothing,
-) -> Patched:
-    """Write the patch that makes ``new`` of ``old`` to ``out``, whole or not at all.
+def make(session: Session, request: MakePatch) -> Patched:
+    """Write the patch that turns ``old`` into ``new`` to ``out``, whole or not at all.
 
-    Each of the two is a file below ``directory`` or, where there is none and ``project`` has
-    it, the one file of a model version (``NAME:VERSION``). ``advance`` is told how many bytes
-    of ``new`` are done. Raises :class:`~mlpack.stores.patch_files.NotAFile`, and
-    :class:`~mlpack.stores.base.Corrupt` where the store's file is not what was registered.
+    Each of the two is what :meth:`~mlpack.api.session.Session.model_file` finds. Raises
+    :class:`~mlpack.stores.files.OutputIsInput`, and what finding and writing raise.
     """
-    before, after = (_find(project, directory, each) for each in (old, new))
-    write_patch(before, after, directory / out, advance=advance)
-    made = inspect(directory / out)
-    return Patched(path=out, description=made, zstd=_compressed(after))
+    before, after = (session.model_file(each) for each in (request.old, request.new))
+    size, compared = require_file(after), _compressed(after)
+    read = (before, after, *models_beside(before), *models_beside(after))
+    with (
+        session.output(request.out, *read) as out,
+        session.step(f"making {out.name}", size) as step,
+    ):
+        write_patch(before, after, out, advance=step)
+    # The patch has only the beginning of the old file's sha256.
+    old = FileIdentity(require_file(before), file_sha256(before))
+    described = replace(inspect(out), old=old)
+    return Patched(path=Path(request.out), description=described, zstd=compared)
 
 
-def apply(
-    old: Path, patch: Path, out: Path, *, advance: Callable[[int], object] = _nothing
-) -> Applied:
-    """Write to ``out`` what ``patch`` makes of ``old``; its sha256 is proven before it has a name.
+def apply(session: Session, request: ApplyPatch) -> Applied:
+    """Write what a patch turns a file into; its sha256 is proven before it has a name.
 
-    ``advance`` is told how many bytes of it are done. Raises
-    :class:`~mlpack.delta.InvalidPatch` and :class:`~mlpack.stores.patch_files.NotAFile`.
+    ``old`` is what :meth:`~mlpack.api.session.Session.model_file` finds. Raises
+    :class:`~mlpack.tensor_patch.InvalidPatch`, :class:`~mlpack.stores.files.OutputIsInput`, and
+    what finding and writing raise.
     """
+    old, patch = session.model_file(request.old), session.file(request.file)
     described = inspect(patch)
-    apply_to(old, patch, out, advance=advance)
-    return Applied(out, described)
+    with (
+        session.output(request.out, old, patch) as out,
+        session.step(f"making {out.name}", described.new.size) as step,
+    ):
+        apply_to(old, patch, out, advance=step)
+    return Applied(Path(request.out), described)
 
 
 def inspect(path: Path) -> Description:
-    """What the patch at ``path`` is made of; raise :class:`~mlpack.delta.InvalidPatch`."""
+    """Describe the patch at ``path``; raise :class:`~mlpack.tensor_patch.InvalidPatch`."""
     with mapped(path) as patch:
         try:
             return describe(patch)
@@ -99,22 +101,7 @@ def inspect(path: Path) -> Description:
             raise InvalidPatch(f"{path}: {error}") from error
 
 
-def _find(project: Project | None, directory: Path, given: Path) -> Path:
-    path = directory / given
-    if path.exists() or project is None or ":" not in given.name or given.parent != Path():
-        return path
-    version = ModelStore(project.layout).get(*parse_name(str(given)))
-    if len(version.files) != 1:
-        raise NotAFile(
-            f"{version} is {len(version.files)} files, and a patch is for one",
-            hint="name the files themselves",
-        )
-    target = blob(version.files[0])
-    verify(project.layout, target)
-    return project.layout.path(target)
-
-
 def _compressed(path: Path) -> int | None:
-    if path.stat().st_size > COMPARED:
+    if require_file(path) > COMPARED:
         return None
-    return len(zstandard.ZstdCompressor(19).compress(path.read_bytes()))
+    return len(zstandard.ZstdCompressor(19).compress(read_file(path)))

@@ -2,101 +2,137 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from mlpack.api.push import describe
+from mlpack.api.push import copy_members
 from mlpack.errors import UsageError
-from mlpack.model.recipe import check_name, check_word
-from mlpack.model.version import LATEST, check_version
-from mlpack.oci.descriptor import Descriptor
-from mlpack.oci.digest import Digest
+from mlpack.interruptions import held_back
+from mlpack.model.order import moment
+from mlpack.model.version import LATEST, check_name, check_version, check_word
+from mlpack.oci.descriptor import Descriptor, Digest, InvalidDigest, Reference
 from mlpack.oci.image import Image
-from mlpack.oci.reference import Reference
-from mlpack.stores.carry import carry
-from mlpack.stores.copy import Copied, copy
-from mlpack.stores.project import Project
-from mlpack.stores.references import find_image
-from mlpack.stores.registries import Registries
-from mlpack.stores.releases import MODEL, VERSION, TagTaken, release_tag
-from mlpack.stores.wire import Counted
+from mlpack.project.ledger import Ledger, ReleaseRecord
+from mlpack.project.references import FoundImage, find_image
+from mlpack.project.releases import TagTaken, record_base, record_strategy
+from mlpack.registry.counting_transport import Traffic
+from mlpack.stores.copy import CopyOptions, CopyResult, copy, copy_record
+from mlpack.stores.records import (
+    CONTENT,
+    CREATED,
+    MODEL,
+    VERSION,
+    read_record,
+    record_times,
+    records,
+    release_tag,
+)
+
+if TYPE_CHECKING:
+    from mlpack.api.requests import Pull
+    from mlpack.api.session import Session
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pulled:
-    """An image that is here now."""
+class PullResult:
+    """An image in the project's store."""
 
     reference: Reference
     name: str
     """What the project's store calls it."""
 
     release: str
-    """``NAME:VERSION`` where it is a release of a model, else empty."""
+    """``NAME:VERSION`` if it is a release of a model, else empty."""
 
     target: Descriptor
-    copied: Copied
-    counted: Counted
+    copied: CopyResult
+    traffic: Traffic
     record: Digest | None
-    """The release's identity record, where the registry has one."""
+    """The release's identity record, if the registry has one."""
 
-    def to_json(self) -> dict[str, object]:
+    def json_members(self) -> Mapping[str, object]:
         """The document of ``mlpack --json pull``."""
         return {
-            "reference": str(self.reference),
+            "reference": self.reference,
             "name": self.name,
             "release": self.release or None,
-            "digest": str(self.target.digest),
-            "record": str(self.record) if self.record else None,
-            **describe(self.copied, self.counted),
+            "digest": self.target.digest,
+            "record": self.record,
+            **copy_members(self.copied, self.traffic),
         }
 
 
-def pull(
-    project: Project,
-    registries: Registries,
-    place: Reference,
-    *,
-    name: str = "",
-    advance: Callable[[int], None] = lambda _: None,
-    expect: Callable[[int], None] = lambda _: None,
-) -> Pulled:
-    """Bring the image at ``place``, on all its platforms, into the project's store.
+def pull(session: Session, request: Pull) -> PullResult:
+    """Bring an image, for all its platforms, into the project's store.
 
-    A release of a model is from then on a release of this project; ``name`` gives it,
-    or any image, a name in the store instead. Raises :class:`TagTaken` where that name is
+    A release of a model becomes a release of this project; ``name`` gives it,
+    or any image, a name in the store instead. Raises :class:`TagTaken` if that name is
     another image's, before anything is fetched.
     """
+    project, place = session.project, Reference.parse(request.reference)
+    name = check_word(request.name, "name") if request.name else ""
+    registries = session.registries
+    before = registries.traffic
     found = find_image(None, str(place), registries=registries)
-    model, version = _release(found.image)
-    tag = check_word(name, "name") if name else release_tag(model, version) if model else ""
-    tag = tag or _default(place)
-    if name:
-        model = version = ""
+    model, version = ("", "") if name else _release(found.image)
+    tag = name or (release_tag(model, version) if model else _default(place))
     held = project.layout.tags().get(tag)
     if held is not None and held.digest != found.target.digest:
         raise TagTaken(
             f"the store has another image called {tag!r}", hint="give this one a name with --as"
         )
-    copied = copy(found.store, project.layout, found.target, advance=advance, expect=expect)
-    with project.exclusive():
+    with session.step("pulling") as step:
+        copied = copy(found.store, project.layout, found.target, CopyOptions(progress=step))
+    with project.exclusive(), held_back():
         place_of_record = f"{model}/{version}" if model else ""
-        record = carry(found.store, project.layout, found.target, place_of_record)
+        record = copy_record(found.store, project.layout, found.target, place_of_record)
         noted = {MODEL: model, VERSION: version} if model else {}
+        if created := record_times(project.layout, records(project.layout, found.target)):
+            noted[CREATED] = created[found.target.digest]
         kept = held.annotations if held else {}
         project.layout.tag(replace(found.target, annotations={**kept, **noted}), tag)
-    return Pulled(
+        entry = _entry(session, found, noted)
+        if entry is not None:
+            Ledger(project.ledger).record_release(entry)
+    return PullResult(
         reference=place.pinned(found.target.digest),
         name=tag,
         release=f"{model}:{version}" if model else "",
         target=found.target,
         copied=copied,
-        counted=registries.counted,
+        traffic=registries.traffic.since(before),
         record=record,
     )
 
 
+def _entry(session: Session, found: FoundImage, noted: Mapping[str, str]) -> ReleaseRecord | None:
+    """Return the ledger's line of a release that came with its record, as of one built here."""
+    record = read_record(session.project.layout, found.target)
+    base, image = record_base(record), found.image
+    try:
+        content = Digest.parse(image.labels.get(CONTENT, ""))
+    except InvalidDigest:
+        return None
+    if base is None or MODEL not in noted:
+        return None
+    layer, when = image.layers[-1], noted.get(CREATED, "")
+    return ReleaseRecord(
+        digest=found.target.digest,
+        name=noted[MODEL],
+        version=noted[VERSION],
+        model_digest=content,
+        base_digest=base,
+        strategy=record_strategy(record),
+        layer_digest=layer.digest,
+        layer_bytes=layer.size,
+        identity=record,
+        created=moment(when) if when else session.clock.now(),
+    )
+
+
 def _release(image: Image) -> tuple[str, str]:
-    """The model and version its labels name; empty where they name none that can be one."""
+    """The model and version its labels name; empty if they name none, or invalid ones."""
     model, version = image.labels.get(MODEL, ""), image.labels.get(VERSION, "")
     try:
         return check_name(model), check_version(version)
@@ -110,4 +146,4 @@ def _default(place: Reference) -> str:
     try:
         return check_word(f"{last}-{tag}".lower(), "name")
     except ValueError as error:
-        raise UsageError(f"{place} gives no name for the store", hint="add --as NAME") from error
+        raise UsageError(f"cannot derive a name from {place}", hint="add --as NAME") from error

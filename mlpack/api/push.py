@@ -2,129 +2,138 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from mlpack.errors import UsageError
-from mlpack.model.recipe import check_word
-from mlpack.model.version import LATEST
-from mlpack.oci.descriptor import Descriptor
-from mlpack.oci.digest import Digest
-from mlpack.oci.reference import Reference
-from mlpack.stores.base import NotFound, Readable, images
-from mlpack.stores.carry import carry
-from mlpack.stores.copy import Copied, FirstOf, MountFrom, copy
-from mlpack.stores.layout import REF_NAME
-from mlpack.stores.project import Project
-from mlpack.stores.references import find_image
-from mlpack.stores.referrers import NotTaken
-from mlpack.stores.registries import Registries
-from mlpack.stores.registry import RegistryStore
-from mlpack.stores.releases import VERSION
-from mlpack.stores.remote_base import base_place
-from mlpack.stores.wire import Counted
+from mlpack.errors import MlpackError, UsageError
+from mlpack.model.version import LATEST, check_word
+from mlpack.oci.descriptor import Descriptor, Digest, Reference
+from mlpack.project.directory import ProjectDirectory
+from mlpack.project.references import find_image
+from mlpack.project.releases import base_place
+from mlpack.registry.counting_transport import Traffic
+from mlpack.registry.repository import Registries
+from mlpack.stores.copy import CopyOptions, CopyResult, FirstOf, copy, copy_record
+from mlpack.stores.records import VERSION
+from mlpack.stores.store import REF_NAME, NotFound, Readable, ReferrersUnsupported, images
 
-Advance = Callable[[int], None]
+if TYPE_CHECKING:
+    from mlpack.api.requests import Push
+    from mlpack.api.session import Session, Step
 
 
-class NowhereToPush(UsageError):
-    """A push without a place for it."""
+class NoPushTarget(MlpackError):
+    """A push without a repository."""
 
     hint = 'add repository = "registry.example.com/team/model" under [image] in mlpack.toml, '
     hint += "or name it with --to"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pushed:
-    """Where a release is now, and what went there."""
+class PushResult:
+    """Where a release was pushed, and what was sent."""
 
     name: str
     tagged: Reference
     target: Descriptor
     replaced: Digest | None
-    """What the tag was before, where it was something else."""
+    """What the tag was before, if it was something else."""
 
-    copied: Copied
-    counted: Counted
+    copied: CopyResult
+    traffic: Traffic
     record: Digest | None = None
-    """The identity record beside it, where this push sent one."""
+    """The identity record, if this push sent one."""
 
     record_problem: str = ""
-    """Why the registry did not take the record."""
+    """Why the registry does not keep the record."""
+
+    workspace: str = ""
+    """The address of the model in Azure ML that was tagged with the release."""
 
     @property
     def reference(self) -> Reference:
         """The release by its digest: what a deployment names."""
         return self.tagged.pinned(self.target.digest)
 
-    def to_json(self) -> dict[str, object]:
+    def json_members(self) -> Mapping[str, object]:
         """The document of ``mlpack --json push``."""
         return {
             "name": self.name,
-            "reference": str(self.reference),
+            "reference": self.reference,
             "tag": self.tagged.tag,
-            "digest": str(self.target.digest),
-            "replaced": str(self.replaced) if self.replaced else None,
-            "record": str(self.record) if self.record else None,
-            **describe(self.copied, self.counted),
+            "digest": self.target.digest,
+            "replaced": self.replaced,
+            "record": self.record,
+            **copy_members(self.copied, self.traffic),
         }
 
 
-def describe(copied: Copied, counted: Counted) -> dict[str, object]:
-    """What a copy did, for the JSON of push, pull and copy."""
+def copy_members(copied: CopyResult, traffic: Traffic) -> Mapping[str, object]:
+    """What a copy did, for the documents of push, pull and copy."""
     return {
-        "sent": [{"digest": str(each.digest), "bytes": each.size} for each in copied.sent],
-        "mounted": [str(each.digest) for each in copied.mounted],
-        "present": [str(each.digest) for each in copied.present],
-        "wire": counted.to_json(),
+        "copied": [{"digest": each.digest, "bytes": each.size} for each in copied.sent],
+        "mounted": [each.digest for each in copied.mounted],
+        "present": [each.digest for each in copied.present],
+        "wire": traffic,
     }
 
 
-def push(
-    project: Project,
-    registries: Registries,
-    name: str = "",
-    *,
-    to: Reference | None = None,
-    advance: Advance = lambda _: None,
-    expect: Advance = lambda _: None,
-) -> Pushed:
-    """Push ``name`` (``NAME[:VERSION]``, ``base``, or by digest; the project's model by default).
+def push(session: Session, request: Push) -> PushResult:
+    """Push a release (``NAME[:VERSION]``, ``base``, or by digest) to its registry.
 
     It goes ``to`` a repository, or that of mlpack.toml, under the tag named there or its
-    version, and its identity record beside it. Where the tag is that release already,
-    nothing is looked at: the tag comes last. Raises :class:`NowhereToPush` and
-    :class:`~mlpack.stores.exchange.RegistryError`.
+    version, with its identity record. If the tag is that release already, nothing else is
+    compared: the tag is written last. Raises :class:`NoPushTarget` and
+    :class:`~mlpack.registry.http_types.RegistryError`.
     """
-    text = name or project.recipe.model
+    project, account = session.project, None
+    if request.workspace:
+        account = session.workspace(request.workspace)
+    to = Reference.parse(request.to) if request.to else project.settings.repository
+    text = request.release or project.settings.model
+    if to is None:
+        raise NoPushTarget(f"no repository is configured for {text!r}")
     found = find_image(project, text)
-    place = _place(project, to, found.target, text)
-    store = registries.store(place, push=True)
-    held = _held(store, place.tag)
-    copied = Copied(present=(found.target,))
+    place = _place(project, to, found.target)
+    with session.step("pushing") as step:
+        pushed = _send(session, found.target, place, step)
+    pushed = replace(pushed, name=text)
+    if account is None:
+        return pushed
+    from mlpack.api.azureml import tag_release
+
+    return replace(pushed, workspace=tag_release(project, account, pushed.reference))
+
+
+def _send(session: Session, target: Descriptor, place: Reference, step: Step) -> PushResult:
+    project, registries = session.project, session.registries
+    before, store = registries.traffic, registries.store(place, push=True)
+    held = _current(store, place.tag)
+    copied = CopyResult(present=(target,))
     record, problem = None, ""
-    if held != found.target:
-        source, mount = _source(project, registries, found.target, place)
-        copied = copy(source, store, found.target, mount=mount, advance=advance, expect=expect)
+    if held != target:
+        source, mounts = _source(project, registries, target)
+        copied = copy(source, store, target, CopyOptions(mounts=mounts, progress=step))
         try:
-            record = carry(project.layout, store, found.target, new=bool(copied.sent))
-        except NotTaken as error:
+            record = copy_record(project.layout, store, target, new=bool(copied.sent))
+        except ReferrersUnsupported as error:
             problem = str(error)
-        store.tag(found.target, place.tag)
-    return Pushed(
-        name=text,
+        store.tag(target, place.tag)
+    return PushResult(
+        name="",
         tagged=place,
-        target=found.target,
-        replaced=held.digest if held and held != found.target else None,
+        target=target,
+        replaced=held.digest if held and held != target else None,
         copied=copied,
-        counted=registries.counted,
+        traffic=registries.traffic.since(before),
         record=record,
         record_problem=problem,
     )
 
 
-def _held(store: RegistryStore, tag: str) -> Descriptor | None:
-    """What the tag is now: one request says whether there is anything to do at all."""
+def _current(store: Readable, tag: str) -> Descriptor | None:
+    """Return what the tag points at: one request tells whether there is anything to do."""
     try:
         return store.resolve(tag)
     except NotFound:
@@ -132,37 +141,27 @@ def _held(store: RegistryStore, tag: str) -> Descriptor | None:
 
 
 def _source(
-    project: Project, registries: Registries, target: Descriptor, place: Reference
-) -> tuple[Readable, MountFrom | None]:
-    """Where the parts are: here, or with the base it was built on, which may be mounted."""
+    project: ProjectDirectory, registries: Registries, target: Descriptor
+) -> tuple[Readable, Mapping[Digest, Reference]]:
+    """Return where the layers are, and the repository from which the base's can be mounted."""
     base = base_place(project.layout, target)
     if base is not None:
         made = images(project.layout, target)
         below = frozenset(layer.digest for image in made for layer in image.layers[:-1])
-        source = FirstOf(project.layout, registries.store(base))
-        return source, _mount(base, place, below)
+        return FirstOf(project.layout, registries.store(base)), dict.fromkeys(below, base)
     locked = project.lock().base if project.has_lock else None
     if locked is None or not locked.pinned:
-        return project.layout, None
+        return project.layout, {}
     held = (each for on in locked.platforms for each in on.layers if each.role == "source")
-    from_there = frozenset(each.layer.digest for each in held)
-    return project.layout, _mount(Reference.parse(locked.pinned), place, from_there)
+    source = Reference.parse(locked.pinned)
+    return project.layout, {each.layer.digest: source for each in held}
 
 
-def _mount(base: Reference, place: Reference, digests: frozenset[Digest]) -> MountFrom | None:
-    """What the registry of ``place`` can take from another of its repositories."""
-    if base.registry != place.registry or base.repository == place.repository:
-        return None
-    return MountFrom(base.repository, digests)
-
-
-def _place(project: Project, to: Reference | None, target: Descriptor, text: str) -> Reference:
-    place = to or project.recipe.repository
-    if place is None:
-        raise NowhereToPush(f"it is not said where to push {text!r}")
+def _place(project: ProjectDirectory, place: Reference, target: Descriptor) -> Reference:
+    """``place`` with a tag: the one it names, or the release's version."""
     if place.digest is not None:
         raise UsageError(
-            f"{place} names a digest, and what is pushed has its own", hint="name a tag, or none"
+            f"cannot push to the digest {place}: an image has its own", hint="name a tag, or none"
         )
     if place.tag:
         return place

@@ -4,80 +4,38 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlpack.errors import MlpackError, UsageError
-from mlpack.stores.layout import LayoutStore
+from mlpack.installation import install_command
+from mlpack.stores.files import open_file, require_store
+from mlpack.stores.store import LayoutStore
+from mlpack.stores.store_use import writing
+
+if TYPE_CHECKING:
+    from mlpack.api.requests import ServeRegistry
+    from mlpack.api.session import Session
 
 MAX_PASSWORD_BYTES = 4096
 KEEP_ALIVE_SECONDS = 75
 
 
 class CannotListen(MlpackError):
-    """An address or a port the server cannot have."""
+    """An address or a port that the server cannot listen on."""
 
     hint = "another program may use the port: choose one with --port"
 
 
 class NoServer(MlpackError):
-    """A Python without the packages the server is made with."""
-
-    hint = "install them with: pip install 'mlpack-edge[serve]'"
+    """A Python without the packages of the server."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """Where the registry listens, and whom it lets in."""
-
-    host: str = "127.0.0.1"
-    port: int = 5001
-    user: str = ""
-    password: str = field(default="", repr=False)
-    read_only: bool = False
-    allow_delete: bool = False
-    """Whether names may be deleted by who may push."""
-
-    certificate: Path | None = None
-    """PEM file of the certificate and its chain; plain HTTP without one."""
-
-    key: Path | None = None
-
-    def __post_init__(self) -> None:
-        if bool(self.user) != bool(self.password) or ":" in self.user:
-            raise UsageError(
-                "a user without a colon in its name, and a password, go together",
-                hint="give both --user and --password-file, or neither",
-            )
-        if self.allow_delete and self.read_only:
-            raise UsageError(
-                "a registry that takes no pushes deletes nothing",
-                hint="give --allow-delete or --read-only, not both",
-            )
-        if bool(self.certificate) != bool(self.key):
-            raise UsageError(
-                "a certificate needs its key", hint="give both --certificate and --key"
-            )
-
-    @property
-    def local(self) -> bool:
-        """Whether only this machine can reach it."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ip_address(self.host).is_loopback
-        except ValueError:
-            return False
-
-    @property
-    def writable(self) -> bool:
-        """Whether it takes pushes: never from strangers on a network."""
-        return not self.read_only and (self.local or bool(self.user))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Serving:
+class ServerInfo:
     """A registry that answers."""
 
     address: str
@@ -87,33 +45,64 @@ class Serving:
     writable: bool
     tls: bool
 
-    def to_json(self) -> dict[str, object]:
-        """The command's answer."""
-        return {
-            "address": self.address,
-            "repositories": list(self.repositories),
-            "writable": self.writable,
-            "tls": self.tls,
-        }
+
+def check(request: ServeRegistry) -> None:
+    """Raise ``UsageError`` unless the options fit each other."""
+    if bool(request.user) != bool(request.password_file) or ":" in request.user:
+        raise UsageError(
+            "a user needs a password, and a name without a colon",
+            hint="give both --user and --password-file, or neither",
+        )
+    if request.allow_delete and request.read_only:
+        raise UsageError(
+            "--allow-delete and --read-only exclude each other",
+            hint="give one of them",
+        )
+    if bool(request.certificate) != bool(request.key):
+        raise UsageError("a certificate needs its key", hint="give both --certificate and --key")
 
 
-def serve(layout: LayoutStore, settings: Settings, ready: Callable[[Serving], None]) -> None:
-    """Serve ``layout`` until the process is interrupted; ``ready`` is told when it listens."""
+def local(request: ServeRegistry) -> bool:
+    """Whether only this machine can reach it."""
+    if request.host == "localhost":
+        return True
+    try:
+        return ip_address(request.host).is_loopback
+    except ValueError:
+        return False
+
+
+def writable(request: ServeRegistry) -> bool:
+    """Whether it accepts pushes: never from strangers on a network."""
+    return not request.read_only and (local(request) or bool(request.user))
+
+
+def serve(session: Session, request: ServeRegistry, ready: Callable[[ServerInfo], None]) -> None:
+    """Serve a layout until the process is interrupted; call ``ready`` when it listens."""
+    check(request)
+    named = (request.password_file, request.certificate, request.key)
+    given, certificate, key = (session.file(each) if each else None for each in named)
+    password = read_password(given) if given else ""
+    layout = LayoutStore(session.path(request.store)) if request.store else session.project.layout
+    require_store(layout.root, *(each for each in (given, certificate, key) if each))
     try:
         import uvicorn
 
-        from mlpack.serve.access import Login
-        from mlpack.serve.app import create_app
-        from mlpack.serve.catalog import Catalog
+        from mlpack.registry.serve.app import BasicLogin, create_app
+        from mlpack.registry.serve.catalog import Catalog
     except ImportError as error:
-        raise NoServer(f"the registry needs {error.name}, which is not installed") from error
-    login = Login(settings.user, settings.password) if settings.user else None
+        raise NoServer(
+            f"the registry needs {error.name}, which is not installed",
+            hint=f"install the extra serve: {install_command('serve')}",
+        ) from error
+    login = BasicLogin(request.user, password) if request.user else None
+    pushes = writable(request)
     app = create_app(
         layout,
         login=login,
-        writable=settings.writable,
-        deletable=settings.allow_delete,
-        guarded=settings.local and login is None,
+        writable=pushes,
+        deletable=request.allow_delete,
+        guarded=local(request) and login is None,
     )
     config = uvicorn.Config(
         app,
@@ -121,43 +110,41 @@ def serve(layout: LayoutStore, settings: Settings, ready: Callable[[Serving], No
         access_log=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        ssl_certfile=settings.certificate,
-        ssl_keyfile=settings.key,
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
     )
-    with _listen(settings) as listener:
+    use = writing(layout.root) if pushes else nullcontext()
+    with _listen(request) as listener, use:
         ready(
-            Serving(
-                address=f"{_shown(settings.host)}:{listener.getsockname()[1]}",
+            ServerInfo(
+                address=f"{_shown(request.host)}:{listener.getsockname()[1]}",
                 repositories=tuple(Catalog(layout).repositories()),
-                writable=settings.writable,
-                tls=settings.certificate is not None,
+                writable=pushes,
+                tls=certificate is not None,
             )
         )
-        try:
-            uvicorn.Server(config).run(sockets=[listener])
-        except KeyboardInterrupt:
-            # Asked to end, it ended; uvicorn raises again what it was told.
-            return
+        # uvicorn ends in order and then raises the signal again.
+        uvicorn.Server(config).run(sockets=[listener])
 
 
 def read_password(path: Path) -> str:
-    """The first line of a password file."""
-    with path.open("rb") as content:
+    """Read the first line of a password file."""
+    with open_file(path) as content:
         first = content.readline(MAX_PASSWORD_BYTES + 1)
     if not first.strip() or len(first) > MAX_PASSWORD_BYTES:
-        raise UsageError(f"{path} holds no password", hint="write it into the first line")
+        raise MlpackError(f"{path} contains no password", hint="write it into the first line")
     try:
         return first.decode().rstrip("\r\n")
     except UnicodeDecodeError:
-        raise UsageError(f"{path} is not UTF-8") from None
+        raise MlpackError(f"{path} is not UTF-8") from None
 
 
-def _listen(settings: Settings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+def _listen(request: ServeRegistry) -> socket.socket:
+    family = socket.AF_INET6 if ":" in request.host else socket.AF_INET
     try:
-        return socket.create_server((settings.host, settings.port), family=family)
+        return socket.create_server((request.host, request.port), family=family)
     except OSError as error:
-        where = f"{_shown(settings.host)}:{settings.port}"
+        where = f"{_shown(request.host)}:{request.port}"
         raise CannotListen(f"cannot listen on {where}: {error.strerror or error}") from error
 
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from mlpack.api.load import Loaded, load
+from mlpack.api.load import Loaded, load_into
+from mlpack.api.requests import PORT, Load
+from mlpack.engines.engine import ContainerRequest, NoEngine, opened
+from mlpack.engines.readiness import answers, require_ready
 from mlpack.errors import MlpackError
-from mlpack.stores.daemon import NotReady, answers
-from mlpack.stores.project import Project
-from mlpack.stores.registries import Registries
+from mlpack.interruptions import held_back, undone_on_failure
 
-INSIDE = 5001
-"""The port a release listens on."""
+if TYPE_CHECKING:
+    from mlpack.api.requests import Run
+    from mlpack.api.session import Session
 
 
 class PortTaken(MlpackError):
-    """A port where something answers already: it would be taken for the release."""
+    """A port at which another program answers: it would be taken for the release."""
 
     hint = "choose another with --port, or end what runs there"
 
@@ -31,56 +35,59 @@ class Running:
 
     @property
     def url(self) -> str:
-        """Where it scores."""
+        """The URL at which it scores."""
         return f"http://127.0.0.1:{self.port}/score"
 
     @property
     def end(self) -> str:
-        """What ends it."""
-        return f"{self.loaded.daemon.program} rm -f {self.container[:12]}"
+        """The command that removes it."""
+        return f"{self.loaded.engine} rm -f {self.container[:12]}"
 
-    def to_json(self) -> dict[str, object]:
+    def json_members(self) -> Mapping[str, object]:
         """The document of ``mlpack --json run``."""
-        return {**self.loaded.to_json(), "container": self.container, "url": self.url}
+        return {**self.loaded.json_members(), "container": self.container, "url": self.url}
 
 
-def run(
-    project: Project | None,
-    text: str,
-    *,
-    engine: str = "docker",
-    port: int = INSIDE,
-    network: str = "",
-    env: Mapping[str, str] | None = None,
-    confined: bool = True,
-    registries: Registries | None = None,
-    seconds: float = 60,
-) -> Running:
-    """Load ``text`` and start it, its port published on the loopback address.
+def run(session: Session, request: Run, seconds: float = 60) -> Running:
+    """Load an image and start it; return when it answers.
 
-    ``confined``, it may write below /tmp alone, and has no privileges.
-
-    Returns when it answers. Raises :class:`PortTaken` before anything is loaded; a
-    container that does not answer within ``seconds`` is removed, and
-    :class:`~mlpack.stores.daemon.NotReady` has its last words.
+    Raises :class:`PortTaken` before anything is loaded. A container that does not answer within
+    ``seconds`` is removed, and :class:`~mlpack.engines.readiness.NotReady` has its last lines.
     """
-    ready = f"http://127.0.0.1:{port}/"
+    ready = f"http://127.0.0.1:{request.port}/"
     if answers(ready):
         raise PortTaken(f"something answers at {ready} already")
-    loaded = load(project, text, engine=engine, registries=registries)
-    daemon = loaded.daemon
-    container = daemon.start(
-        loaded.name,
-        port=port,
-        inside=INSIDE,
-        network=network,
-        env=env or {},
-        confined=confined,
-        rebuilt=loaded.rebuilt,
-    )
+    with _served_instead(request.image), opened(request.engine) as engine:
+        loaded = load_into(engine, session, Load(request.image, engine=request.engine))
+        container_request = ContainerRequest(
+            image=loaded.name,
+            port=request.port,
+            inside=PORT,
+            network=request.network,
+            env=request.env,
+            confined=not request.unconfined,
+            rebuilt=loaded.rebuilt,
+        )
+        with undone_on_failure() as undo:
+            with held_back():
+                container = engine.run(container_request)
+                undo.callback(engine.remove, container)
+            require_ready(engine, container, ready, seconds)
+    return Running(loaded, container, request.port)
+
+
+@contextmanager
+def _served_instead(image: str) -> Iterator[None]:
+    """Name the command that needs no engine if none is there."""
     try:
-        daemon.wait(container, ready, seconds=seconds)
-    except (NotReady, KeyboardInterrupt):
-        daemon.remove(container)
+        yield
+    except NoEngine as error:
+        if "/" not in image:
+            error.hint += f", or run the model without a container: mlpack serve {image}"
         raise
-    return Running(loaded, container, port)
+
+
+def end(running: Running) -> None:
+    """Stop and remove the container."""
+    with opened(running.loaded.engine) as engine:
+        engine.remove(running.container)

@@ -1,4 +1,4 @@
-"""``mlpack serve``: a model version on this machine without a container, by the same runtime."""
+"""``mlpack serve``: run a model version on this machine, without a container."""
 
 from __future__ import annotations
 
@@ -8,26 +8,32 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata, util
+from typing import TYPE_CHECKING
 
 from packaging.requirements import Requirement
 
-from mlpack.api.run import INSIDE, PortTaken
+from mlpack.api.run import PortTaken
+from mlpack.base.requirements import InvalidRequirements, parse_requirements
+from mlpack.engines.local_runtime import Ended, Runtime, runtime
+from mlpack.engines.readiness import answers
 from mlpack.errors import MlpackError
-from mlpack.model.requirements import InvalidRequirements, parse_requirements
-from mlpack.model.version import ModelVersion
-from mlpack.stores.daemon import answers
-from mlpack.stores.models import ModelStore
-from mlpack.stores.project import Project, read_text
-from mlpack.stores.runtime import Ended, Runtime, runtime
+from mlpack.installation import install_command
+from mlpack.model.version import ModelVersion, parse_name
+from mlpack.project.directory import ModelStore, ProjectDirectory, read_text
+
+if TYPE_CHECKING:
+    from mlpack.api.requests import Serve
+    from mlpack.api.session import Session
 
 _IMPORTED = ("onnxruntime", "orjson", "prometheus_client", "starlette", "uvicorn")
 """What the runtime imports; the extra ``serve`` brings it."""
 
+_OTHERS = ("AZUREML_ENTRY_SCRIPT", "MLPACK_HOST")
+"""Variables that a shell may have set for another module; ``--env`` sets them for this one."""
+
 
 class NotInstalled(MlpackError):
     """Packages of the runtime that this Python lacks."""
-
-    hint = "pip install 'mlpack-edge[serve]'"
 
 
 @dataclass(frozen=True)
@@ -42,57 +48,64 @@ class Served:
         """Where it scores."""
         return f"{self.runtime.address}/score"
 
-    def to_json(self) -> dict[str, object]:
+    @property
+    def page(self) -> str:
+        """The page on which a browser tries the model."""
+        return f"{self.runtime.address}/"
+
+    def json_members(self) -> Mapping[str, object]:
         """The document of ``mlpack --json serve``."""
         return {
             "name": self.version.name,
             "version": self.version.version,
-            "digest": str(self.version.digest),
+            "digest": self.version.digest,
             "url": self.url,
+            "page": self.page,
         }
 
     def wait(self) -> None:
-        """Wait for its end; raise :class:`~mlpack.stores.runtime.Ended` where it ends by itself."""
+        """Wait for its end; raise :class:`~mlpack.engines.local_runtime.Ended` if it ends."""
         raise Ended(f"the runtime ended with status {self.runtime.wait()}")
 
 
 @contextmanager
-def serve(
-    project: Project,
-    name: str,
-    version: str = "",
-    *,
-    port: int = INSIDE,
-    environment: Mapping[str, str],
-    seconds: float = 60,
-) -> Iterator[Served]:
-    """Serve ``name`` (its latest version where none is given) while the block runs.
+def serve(session: Session, request: Serve, seconds: float = 60) -> Iterator[Served]:
+    """Serve a model version while the block runs.
 
-    ``environment`` is the process's. Raises :class:`NotInstalled` and
-    :class:`~mlpack.api.run.PortTaken` before anything is started, and
-    :class:`~mlpack.stores.runtime.Ended` where it does not answer within ``seconds``.
+    Raises :class:`NotInstalled` and :class:`~mlpack.api.run.PortTaken` before anything is
+    started, and :class:`~mlpack.engines.local_runtime.Ended` if it does not answer within
+    ``seconds``.
     """
-    lacking = [each for each in _IMPORTED if util.find_spec(each) is None]
-    if lacking:
-        raise NotInstalled(f"the runtime needs {', '.join(lacking)}, not installed here")
-    model = ModelStore(project.layout).get(name, version)
+    absent = [each for each in _IMPORTED if util.find_spec(each) is None]
+    if absent:
+        raise NotInstalled(
+            f"the runtime needs {', '.join(absent)}, not installed here",
+            hint=f"install the extra serve: {install_command('serve')}",
+        )
+    project, port = session.project, request.port
+    model = ModelStore(project.layout).get(*parse_name(request.model))
     address = f"http://127.0.0.1:{port}/"
     if answers(address):
         raise PortTaken(f"something answers at {address} already")
-    started = runtime(project.layout, model, port=port, environment=environment, seconds=seconds)
+    lacking = lacking_requirements(project)
+    if lacking:
+        session.say(f"not installed here: {', '.join(lacking)}; install it: {mend(project)}")
+    inherited = {key: text for key, text in session.environment.items() if key not in _OTHERS}
+    started = runtime(
+        project.layout, model, port=port, environment={**inherited, **request.env}, seconds=seconds
+    )
     try:
         with started as found:
             yield Served(model, found)
     except Ended as error:
-        missing = lacking_requirements(project)
-        if missing:
-            error.hint = f"{error.hint}; perhaps it lacks {', '.join(missing)}: {mend(project)}"
+        if lacking:
+            error.hint = f"{error.hint}; perhaps it lacks {', '.join(lacking)}: {mend(project)}"
         raise
 
 
-def lacking_requirements(project: Project) -> tuple[str, ...]:
-    """The project's requirements, as written, that this Python does not fulfil."""
-    name = project.recipe.base.requirements
+def lacking_requirements(project: ProjectDirectory) -> tuple[str, ...]:
+    """The project's requirements, as written, that this Python does not meet."""
+    name = project.settings.base.requirements
     file = project.path(name)
     if not file.is_file():
         return ()
@@ -100,9 +113,9 @@ def lacking_requirements(project: Project) -> tuple[str, ...]:
     return tuple(str(each) for each in wanted if not _fulfilled(each))
 
 
-def mend(project: Project) -> str:
+def mend(project: ProjectDirectory) -> str:
     """The command that installs the project's requirements into this Python."""
-    file = project.path(project.recipe.base.requirements)
+    file = project.path(project.settings.base.requirements)
     return shlex.join([sys.executable, "-m", "pip", "install", "-r", str(file)])
 
 

@@ -1,7 +1,7 @@
 """Models in Azure ML: a workspace's and, to read, a registry's, through azure-ai-ml.
 
-That SDK takes more than a second to import, so only what talks to Azure ML imports it. It
-prints to stderr and warns as it goes; none of that is for the user, and all of it is dropped.
+That SDK takes more than a second to import, so it is imported only to connect. It prints to stderr
+and warns; none of that is for the user, so all of it is dropped.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _CLOUDS = {
     "https://management.usgovcloudapi.net": "AzureUSGovernment",
     "https://management.chinacloudapi.cn": "AzureChinaCloud",
 }
-"""What the SDK calls the clouds; it finds others by ``ARM_CLOUD_METADATA_URL``."""
+"""The SDK's names of the clouds; it finds others by ``ARM_CLOUD_METADATA_URL``."""
 
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _HERE = re.compile(rf"azureml:({_PART}):({_PART})")
@@ -39,7 +39,7 @@ _WRONG = "check subscription, resource group and workspace, and the model's name
 
 
 class OtherContent(MlpackError):
-    """A version that Azure ML has with other files; what a version's files are never changes."""
+    """A version that Azure ML has with other files; the files of a version never change."""
 
 
 class NoFiles(MlpackError):
@@ -68,12 +68,12 @@ class Address:
         if found := _REGISTRY.fullmatch(text):
             return cls(registry=found[1], name=found[2], version=found[3])
         raise UsageError(
-            f"{text!r} is no model of Azure ML",
+            f"{text!r} is not the address of an Azure ML model",
             hint="write azureml:NAME:VERSION, or azureml://registries/NAME/models/NAME/versions/V",
         )
 
     def uri(self, workspace: Account | None) -> str:
-        """What it is called from anywhere; the text that is kept as where a model is from."""
+        """Return its absolute URI, which is kept as the origin of a model."""
         if workspace is None:
             place = f"registries/{self.registry}"
         else:
@@ -86,15 +86,15 @@ class Address:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AmlModel:
-    """A model version as Azure ML knows it."""
+    """A model version in Azure ML."""
 
     name: str
     version: str
     tags: Mapping[str, str]
-    """May be changed later."""
+    """They can be changed later."""
 
     properties: Mapping[str, str]
-    """Of the version for good."""
+    """They never change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class Models:
     _client: MLClient
 
     def versions(self, name: str) -> tuple[AmlModel, ...]:
-        """Every version of a model; none where there is no such model."""
+        """Return every version of a model; none if the model does not exist."""
         from azure.core.exceptions import ResourceNotFoundError
 
         try:
@@ -114,19 +114,19 @@ class Models:
             return ()
 
     def get(self, name: str, version: str) -> AmlModel:
-        """One version."""
+        """Return one version."""
         with _quiet():
             return _known(self._client.models.get(name=name, version=version))
 
     def create(self, model: AmlModel, path: Path) -> AmlModel:
         """Upload ``path``, a file or a directory, as ``model``; raise :class:`OtherContent`.
 
-        What is there already under the same content is not sent again.
+        A version that exists with the same content is not sent again.
         """
         from azure.ai.ml.entities import Model
         from azure.core.exceptions import AzureError
 
-        wanted = Model(
+        created = Model(
             path=path,
             name=model.name,
             version=model.version,
@@ -136,20 +136,20 @@ class Models:
         )
         try:
             with _quiet():
-                return _known(self._client.models.create_or_update(wanted))
+                return _known(self._client.models.create_or_update(created))
         except AzureError as error:
-            # 1.35.2 means to raise AssetPathException here, and compares with a text that
-            # azure-core no longer gives.
+            # 1.35.2 tries to raise AssetPathException here, but compares with a text that
+            # azure-core no longer returns.
             if _CHANGED not in str(error) and type(error).__name__ != "AssetPathException":
                 raise
             raise OtherContent(
-                f"the workspace has {model.name}:{model.version} with other files",
-                hint=f"give this one another version: mlpack models --drop {model.name}:"
+                f"the workspace already has {model.name}:{model.version}, with different files",
+                hint=f"use another version: mlpack models --drop {model.name}:"
                 f"{model.version}, then register it again",
             ) from None
 
     def tag(self, name: str, version: str, tags: Mapping[str, str]) -> None:
-        """Add ``tags`` to a version; those that are said already change nothing."""
+        """Add ``tags`` to a version; tags that it has already change nothing."""
         with _quiet():
             held = self._client.models.get(name=name, version=version)
             if {**held.tags, **tags} == held.tags:
@@ -158,21 +158,21 @@ class Models:
             self._client.models.create_or_update(held)
 
     def download(self, name: str, version: str, folder: Path) -> Path:
-        """Fetch a version's files into ``folder``; return its file, or the directory of them."""
+        """Fetch a version's files into ``folder``; return the file, or their directory."""
         with _quiet():
             self._client.models.download(name=name, version=version, download_path=str(folder))
         found = sorted((folder / name).iterdir()) if (folder / name).is_dir() else []
         if not found:
-            raise NoFiles(f"Azure ML has {name}:{version} without files")
+            raise NoFiles(f"{name}:{version} has no files in Azure ML")
         return found[0] if len(found) == 1 else folder / name
 
 
 @contextmanager
 def opened(account: Account | None, *, registry: str = "", endpoint: str = "") -> Iterator[Models]:
-    """The models of a workspace, or of the registry called ``registry``.
+    """Open the models of a workspace, or of the registry called ``registry``.
 
     Raises :class:`~mlpack.azure.management.AzureFailed` or
-    :class:`~mlpack.azure.connection.NoAzure`, in the block, too.
+    :class:`~mlpack.azure.management.NoAzure`, in the block, too.
     """
     with signed_in("Azure ML", role=_ROLE, wrong=_WRONG) as credential:
         with _quiet():
@@ -203,7 +203,7 @@ def _known(model: Model) -> AmlModel:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Drop what the SDK prints, logs and warns of; what it raises says what matters."""
+    """Drop what the SDK prints, logs and warns; its exceptions have what matters."""
     logger = logging.getLogger("azure.ai.ml")
     before = logger.level
     logger.setLevel(logging.CRITICAL)

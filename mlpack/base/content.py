@@ -1,4 +1,4 @@
-"""What a base holds above its Python packages: the runtime, the entry point, the environment."""
+"""The part of a base above its Python packages: runtime, entry point, environment."""
 
 from __future__ import annotations
 
@@ -7,42 +7,40 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 
 from mlpack.base.debian import USER
-from mlpack.base.items import Item, file, folder
+from mlpack.base.layer_files import LayerFile, file, folder
+from mlpack.base.prune_rules import rules_digest
 from mlpack.base.python import runtime_packages
-from mlpack.base.rules import rules_digest
 from mlpack.base.wheels import Interpreter
+from mlpack.iotedge.module import GPU
 from mlpack.model.lock import LockedPackage
-from mlpack.model.recipe import BaseRecipe
-from mlpack.oci.compression import PACKING
-from mlpack.oci.descriptor import Platform
-from mlpack.oci.digest import Digest
-from mlpack.oci.document import canonical
+from mlpack.oci.descriptor import Digest, Platform, canonical
 from mlpack.oci.image import ImageConfig
-from mlpack.render.container import GPU
+from mlpack.oci.layer import PACKING
+from mlpack.settings.project_settings import BaseSettings
 
 PORT = 5001
 APP_ROOT = "var/azureml-app"
-"""Where Azure ML's images have the scoring script, and ours."""
+"""Where Azure ML's images have the scoring script, and so do ours."""
 
 RUNTIME_PACKAGE = "mlpack_runtime"
-_SHIPPED = (".py", ".html")
+_SHIPPED = (".py", ".html", ".json")
 ENVIRONMENT = {
     "AML_APP_ROOT": f"/{APP_ROOT}",
-    # onnxruntime 1.2x and newer send usage data to Microsoft unless told not to
-    # (Privacy.md in its wheel), which a metered link would pay for.
+    # onnxruntime 1.2x and newer send usage data to Microsoft by default (Privacy.md in its
+    # wheel), which costs money on a metered link.
     "ORT_DISABLE_TELEMETRY": "1",
 }
-"""Set in every base; each byte is paid with every release, so no more than this."""
+"""Set in every base; devices fetch each byte with every release, so there is no more."""
 
 
 def runtime_source() -> Mapping[str, bytes]:
-    """The files of the runtime by their path below its package, as they are shipped."""
+    """Return the shipped files of the runtime, by their path below its package."""
     found = _files_of(resources.files("mlpack.runtime"))
     return {path: found[path] for path in sorted(found) if path.endswith(_SHIPPED)}
 
 
 def _files_of(folder: Traversable, place: str = "") -> Mapping[str, bytes]:
-    """All files below ``folder`` by path, but for what Python compiled."""
+    """Return all files below ``folder`` by path, without byte code."""
     found: dict[str, bytes] = {}
     for each in folder.iterdir():
         if each.is_file():
@@ -52,16 +50,16 @@ def _files_of(folder: Traversable, place: str = "") -> Mapping[str, bytes]:
     return found
 
 
-def runtime_items(python: Interpreter) -> tuple[Item, ...]:
-    """The files of the runtime layer."""
+def runtime_files(python: Interpreter) -> tuple[LayerFile, ...]:
+    """Return the files of the runtime layer."""
     place = f"{python.directory}/{RUNTIME_PACKAGE}"
     return tuple(file(f"{place}/{path}", content) for path, content in runtime_source().items())
 
 
-def entry_items(
+def entry_files(
     platform: Platform, source: str, packages: Sequence[LockedPackage]
-) -> tuple[Item, ...]:
-    """The files of the entry layer: where models go, and what this base is."""
+) -> tuple[LayerFile, ...]:
+    """Return the files of the entry layer: the directory for models, and the base's description."""
     described = {
         "from": source,
         "packages": {each.name: each.version for each in packages},
@@ -76,7 +74,7 @@ def entry_items(
 def config(
     platform: Platform, python: Interpreter, inherited: Mapping[str, str], *, gpu: bool = False
 ) -> ImageConfig:
-    """How a container of this base starts; ``inherited`` is the environment of the source image."""
+    """Return the image config; ``inherited`` is the environment of the source image."""
     env = {**inherited, **ENVIRONMENT}
     if not python.on_path:
         before = inherited.get("PYTHONPATH", "")
@@ -92,10 +90,10 @@ def config(
     )
 
 
-def identity(recipe: BaseRecipe, requirements: Sequence[str]) -> Digest:
-    """The digest of all a base is made from but the versions, which the lock holds.
+def identity(recipe: BaseSettings, requirements: Sequence[str]) -> Digest:
+    """Return the digest of all inputs of a base except versions, which are in the lock.
 
-    The mirror is not part of it: what it serves is checked by hash.
+    The mirror is not part of it, because what it serves is checked by hash.
     """
     source = {path: str(Digest.of(content)) for path, content in runtime_source().items()}
     return Digest.of(

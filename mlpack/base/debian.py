@@ -1,7 +1,7 @@
-"""The Debian part of a base: what of the unpacked packages a device needs.
+"""The Debian layer of a base: the files of the unpacked packages that a device needs.
 
-No maintainer script runs (:mod:`mlpack.base.mmdebstrap`), so the few files such
-scripts would have written are made here.
+No maintainer script runs (:mod:`mlpack.base.mmdebstrap`), so the few files that scripts would
+write are made here.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlpack.base.elf import MAGIC, needs, shrink
-from mlpack.base.items import Item, file, folder, symlink, text
+from mlpack.base.layer_files import LayerFile, file, folder, symlink, text
 from mlpack.base.mmdebstrap import entries
-from mlpack.base.rules import DEBIAN, Dropped, rule_for
+from mlpack.base.prune_rules import DEBIAN, PruneCount, PrunedFiles, rule_for
 from mlpack.errors import MlpackError
-from mlpack.oci.tree import Entry
+from mlpack.oci.layer import Entry
 
 MINIMUM = (
     "base-files",
     "ca-certificates",
+    "libc-bin",
     "libc6",
     "libpython3.11-stdlib",
     "libstdc++6",
@@ -29,10 +30,17 @@ MINIMUM = (
     "python3.11-minimal",
     "tzdata",
 )
-"""What a Python server with native wheels needs; their own needs are added."""
+"""What a Python server with native wheels needs; libraries the wheels need are added.
+
+``libc-bin`` for its locale alone: onnxruntime's operators on texts (StringNormalizer, and with it
+text models of scikit-learn) load en_US.UTF-8, and fail without.
+"""
+
+_LOCALE = "usr/lib/locale/C.utf8"
+"""The C library's own locale of Unicode, whose cases and classes of letters are en_US.UTF-8's."""
 
 USER = 65532
-"""The user that releases run as; not root, and not a number hosts give to people."""
+"""The user that releases run as; not root, and not an id that hosts give to people."""
 
 SUITES = ("bookworm",)
 
@@ -43,52 +51,50 @@ _PYTHON = "usr/bin/python3.11"
 
 
 class UnknownSuite(MlpackError):
-    """A Debian release that no base was tried on."""
+    """A Debian release that bases are not tested with."""
 
     hint = 'set [base] from = "debian:bookworm", or name an image ("oci:PATH")'
 
 
 @dataclass(frozen=True)
 class DebianPart:
-    """The files of the Debian layer, and what was left out."""
+    """The files of the Debian layer, and those left out."""
 
-    items: tuple[Item, ...]
-    dropped: tuple[Dropped, ...]
+    items: tuple[LayerFile, ...]
+    dropped: tuple[PrunedFiles, ...]
 
 
 def check_suite(name: str) -> str:
-    """``name`` where it is a release this module knows; else :class:`UnknownSuite`."""
+    """Return ``name`` if it is a supported release; raise :class:`UnknownSuite` otherwise."""
     if name not in SUITES:
-        raise UnknownSuite(f"debian:{name} is not a base mlpack can make ({', '.join(SUITES)})")
+        raise UnknownSuite(f"debian:{name} is not supported (supported: {', '.join(SUITES)})")
     return name
 
 
 def open_root(root: Path, about: Iterable[Mapping[str, str]], needed: frozenset[str]) -> DebianPart:
-    """What the rules keep of the root file system in the tar ``root``.
+    """Return what the rules keep of the root file system in the tar ``root``.
 
-    ``about`` is what its packages say of themselves, ``needed`` the libraries that
-    the wheels above link to.
+    ``about`` has the control fields of its packages, ``needed`` the libraries that the wheels
+    above link to.
     """
     found = {item.path: item for item in _items(root)}
     needed = linked(found.values(), needed)
-    kept: dict[str, Item] = {}
-    counted: dict[str, Dropped] = {}
+    kept: dict[str, LayerFile] = {}
+    pruned = PruneCount()
     for path, item in found.items():
         rule = rule_for(DEBIAN, path, needed)
         if rule is None:
             kept[path] = item
         else:
-            before = counted.get(rule.why, Dropped(rule.why, 0, 0))
-            size = before.bytes + item.entry.size
-            counted[rule.why] = Dropped(rule.why, before.files + 1, size)
+            pruned.add(rule, item.entry.size)
     certificates = [found[path].read() for path in sorted(found) if path.startswith(_CERTIFICATES)]
     for made in _made(kept, certificates, about):
         kept.setdefault(made.path, made)
-    return DebianPart(tuple(kept.values()), tuple(counted.values()))
+    return DebianPart(tuple(kept.values()), pruned.files())
 
 
-def linked(items: Iterable[Item], needed: frozenset[str]) -> frozenset[str]:
-    """``needed``, and the libraries that what is kept because of it links to, and so on."""
+def linked(items: Iterable[LayerFile], needed: frozenset[str]) -> frozenset[str]:
+    """Return ``needed`` and all libraries it links to, directly or not."""
     listed = list(items)
     while True:
         kept = [item for item in listed if rule_for(DEBIAN, item.path, needed) is None]
@@ -98,41 +104,45 @@ def linked(items: Iterable[Item], needed: frozenset[str]) -> frozenset[str]:
         needed |= more
 
 
-def _asks_for(item: Item) -> Iterator[str]:
-    """File names of the libraries an item is of no use without."""
+def _asks_for(item: LayerFile) -> Iterator[str]:
+    """Yield the file names of the libraries a file needs."""
     if item.entry.kind == "symlink" and ".so" in item.path:
         yield posixpath.basename(item.entry.target)
     elif item.entry.kind == "file":
         yield from needs(item.read())
 
 
-def _items(root: Path) -> Iterator[Item]:
+def _items(root: Path) -> Iterator[LayerFile]:
     for info, content in entries(root):
         path = posixpath.normpath(info.name)
         if info.issym():
             yield symlink(path, info.linkname)
         elif info.islnk():
-            yield Item(Entry(path, "hardlink", info.mode, target=posixpath.normpath(info.linkname)))
+            yield LayerFile(
+                Entry(path, "hardlink", info.mode, target=posixpath.normpath(info.linkname))
+            )
         else:
             small = shrink(content) if content.startswith(MAGIC) else content
             yield file(path, small, info.mode)
 
 
 def _made(
-    kept: Mapping[str, Item],
+    kept: Mapping[str, LayerFile],
     certificates: Iterable[bytes],
     packages: Iterable[Mapping[str, str]],
-) -> Iterator[Item]:
-    """What maintainer scripts would have made, and the links that merge ``/usr``."""
+) -> Iterator[LayerFile]:
+    """Yield the files that maintainer scripts would make, and the links that merge ``/usr``."""
     if _PYTHON not in kept:
-        raise MlpackError(f"the Debian packages hold no /{_PYTHON}")
+        raise MlpackError(f"the Debian packages do not contain /{_PYTHON}")
     for name in _MERGED:
         if any(path.startswith(f"usr/{name}/") for path in kept):
             yield symlink(name, f"usr/{name}")
+    if any(path.startswith(f"{_LOCALE}/") for path in kept):
+        yield symlink("usr/lib/locale/en_US.utf8", posixpath.basename(_LOCALE))
     yield symlink("usr/bin/python3", "python3.11")
     yield symlink("usr/bin/python", "python3")
     yield file(_BUNDLE, b"".join(certificates))
-    # OpenSSL looks below /usr/lib/ssl, where the package openssl has these links.
+    # OpenSSL searches /usr/lib/ssl, where the package openssl has these links.
     yield symlink("usr/lib/ssl/cert.pem", f"/{_BUNDLE}")
     yield symlink("usr/lib/ssl/certs", "/etc/ssl/certs")
     yield text(
@@ -154,7 +164,7 @@ def _made(
 
 
 def _status(packages: Iterable[Mapping[str, str]]) -> str:
-    """A package database for vulnerability scanners, which know an image by nothing else."""
+    """Return a package database; vulnerability scanners identify packages by it only."""
     listed = sorted(packages, key=lambda each: each["Package"])
     return "\n".join(
         "Status: install ok installed\n"

@@ -1,10 +1,9 @@
-"""Shared objects without what only a debugger or a linker reads.
+"""Shrinks shared objects: removes what only a debugger or a linker reads.
 
-``strip`` would do, but its output depends on the version of binutils and it
-knows one architecture at a time; a layer's name is a hash of these bytes. A
-loader reads program headers and what they cover, nothing else (System V ABI,
-*Program Loading*), so what no segment covers can go: section headers, symbol
-tables that are not the dynamic one, debug information.
+``strip`` cannot replace it: its output depends on the version of binutils, it knows one
+architecture at a time, and a layer's name is a hash of these bytes. A loader reads program
+headers and what they cover, nothing else (System V ABI, *Program Loading*), so the rest can go:
+section headers, symbol tables except the dynamic one, debug information.
 """
 
 from __future__ import annotations
@@ -50,15 +49,14 @@ class _Elf:
 
     segments: tuple[_Segment, ...]
     named_end: int
-    """Where the last byte lies that a segment or a section names."""
+    """End of the last byte in any segment or section."""
 
 
 def shrink(data: bytes) -> bytes:
-    """``data`` without the bytes no segment covers.
+    """Return ``data`` without the bytes no segment covers.
 
-    A file that is not a plain 64-bit little-endian executable or shared object,
-    is cut off, or carries something behind its last section (a payload that it
-    reads from itself) comes back unchanged.
+    A file that is not a plain 64-bit little-endian executable or shared object, is truncated, or
+    has something after its last section (a payload that it reads from itself) is not changed.
     """
     elf = _read(data)
     if elf is None or len(data) - elf.named_end > _SLACK:
@@ -73,7 +71,7 @@ def shrink(data: bytes) -> bytes:
 
 
 def needs(data: bytes) -> tuple[str, ...]:
-    """The libraries a loader looks for before it runs ``data`` (``DT_NEEDED``), in order."""
+    """Return the libraries a loader needs before it runs ``data`` (``DT_NEEDED``), in order."""
     elf = _read(data)
     if elf is None:
         return ()
@@ -87,7 +85,7 @@ def needs(data: bytes) -> tuple[str, ...]:
 
 
 def _read(data: bytes) -> _Elf | None:
-    """The parts of ``data``, or ``None`` where it is not what this module understands."""
+    """Return the parts of ``data``, or ``None`` if this module does not understand it."""
     # Class 2 is 64-bit, data 1 little-endian.
     if len(data) < _HEADER.size or data[:6] != MAGIC + b"\x02\x01":
         return None
@@ -120,7 +118,7 @@ def _segments(data: bytes, table: int, count: int) -> Iterator[_Segment]:
 
 
 def _sections_end(data: bytes, table: int, count: int, size: int) -> int | None:
-    """Where the section headers and all sections end; ``None`` where the headers are cut off."""
+    """Return where section headers and sections end; ``None`` if the headers are truncated."""
     if not count:
         return 0
     ends = [table + count * size]

@@ -1,8 +1,8 @@
 """Debian packages through mmdebstrap: chosen, checked and unpacked by apt and dpkg.
 
 ``--variant=extract`` unpacks and runs no maintainer script, so arm64 is made on
-amd64 without an emulator. Versions of a lock are asked for by apt preferences:
-apt takes them where the archive still has them, and what it took is compared.
+amd64 without an emulator. The versions of a lock become apt preferences: apt takes
+them if the archive still has them, and the result is compared with the lock.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlpack.base.items import Advance
+from mlpack.base.layer_files import Advance
+from mlpack.base.network_failure import APT, network_failure
 from mlpack.errors import MlpackError
 from mlpack.model.lock import DebianPackage
 from mlpack.stores.files import file_sha256
 
 MIRROR = "http://deb.debian.org/debian"
-"""Plain HTTP, as apt does: signatures and hashes check what is fetched, and proxies keep it."""
+"""Plain HTTP, as apt uses: signatures and hashes check the files, and proxies can cache them."""
 
 HOOKS = "/usr/share/mmdebstrap/hooks/merged-usr"
 _POLL_SECONDS = 0.2
@@ -40,7 +41,7 @@ class NoMmdebstrap(MlpackError):
 
 
 class DebianFailed(MlpackError):
-    """mmdebstrap or apt could not do it."""
+    """mmdebstrap or apt failed."""
 
 
 class ArchiveMovedOn(MlpackError):
@@ -54,34 +55,34 @@ class ArchiveMovedOn(MlpackError):
 
 
 @dataclass(frozen=True)
-class Unpacked:
-    """What mmdebstrap made: a root file system, and the packages in it."""
+class UnpackedDebian:
+    """The root file system that mmdebstrap made, and the packages in it."""
 
     root: Path
     """The tar of the root file system."""
 
     packages: tuple[DebianPackage, ...]
     about: tuple[Mapping[str, str], ...]
-    """What each package says of itself, for a package database."""
+    """The control fields of each package, for a package database."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
-    """What is asked of a Debian archive."""
+class DebianRequest:
+    """What to fetch from a Debian archive."""
 
     suite: str
     architecture: str
     packages: Sequence[str]
     mirror: str = ""
     held: Sequence[DebianPackage] = ()
-    """Versions to take where the archive still has them."""
+    """Versions to take if the archive still has them."""
 
 
-def unpack(request: Request, folder: Path, advance: Advance) -> Unpacked:
-    """Let mmdebstrap choose, fetch, check and unpack; ``folder`` is the caller's to remove."""
+def unpack(request: DebianRequest, folder: Path, advance: Advance) -> UnpackedDebian:
+    """Run mmdebstrap, which chooses, fetches, checks and unpacks; the caller removes ``folder``."""
     program = shutil.which("mmdebstrap")
     if program is None:
-        raise NoMmdebstrap("mmdebstrap, which a Debian base is made with, is not installed")
+        raise NoMmdebstrap("mmdebstrap is not installed; a Debian base needs it")
     debs, root, preferences = folder / "debs", folder / "root.tar", folder / "preferences"
     debs.mkdir()
     preferences.write_text(pins(request.held))
@@ -89,11 +90,11 @@ def unpack(request: Request, folder: Path, advance: Advance) -> Unpacked:
     _run(command, request.suite, advance)
     found = [_package(path) for path in sorted(debs.glob("*.deb"))]
     about = tuple(_about(path) for path in sorted(debs.glob("*.deb")))
-    return Unpacked(root, tuple(sorted(found)), about)
+    return UnpackedDebian(root, tuple(sorted(found)), about)
 
 
-def check_held(request: Request, found: Sequence[DebianPackage]) -> None:
-    """Raise :class:`ArchiveMovedOn` unless ``found`` is exactly what was held."""
+def check_held(request: DebianRequest, found: Sequence[DebianPackage]) -> None:
+    """Raise :class:`ArchiveMovedOn` unless ``found`` is exactly what the lock has."""
     held = {each.name: each for each in request.held}
     taken = {each.name: each for each in found}
     for name in sorted({*held, *taken}):
@@ -104,19 +105,19 @@ def check_held(request: Request, found: Sequence[DebianPackage]) -> None:
             )
 
 
-def arguments(request: Request, debs: Path, root: Path, preferences: Path) -> list[str]:
-    """What mmdebstrap is called with.
+def arguments(request: DebianRequest, debs: Path, root: Path, preferences: Path) -> list[str]:
+    """Return mmdebstrap's arguments.
 
-    The .debs are copied out for their hashes, which the lock holds.
+    The .debs are copied out for their hashes, which go into the lock.
     """
     upload = f"upload {shlex.quote(str(preferences))} /etc/apt/preferences.d/mlpack"
     return [
-        # Not --quiet: apt's own words, such as which package does not exist, would be kept back.
+        # Not --quiet, which hides apt's messages, such as which package does not exist.
         *("--variant=extract", "--format=tar"),
         f"--architectures={request.architecture}",
         f"--include={','.join(request.packages)}",
         '--aptopt=APT::Install-Recommends "false"',
-        # A snapshot's release file is past its date by nature; it is signed all the same.
+        # A snapshot's release file has expired, but is still signed.
         *(['--aptopt=Acquire::Check-Valid-Until "false"'] if "snapshot" in request.mirror else []),
         f"--hook-dir={HOOKS}",
         '--setup-hook=mkdir -p "$1"/etc/apt/preferences.d',
@@ -129,7 +130,7 @@ def arguments(request: Request, debs: Path, root: Path, preferences: Path) -> li
 
 
 def sources(suite: str, mirror: str) -> tuple[str, ...]:
-    """Where apt looks: the release, its point updates, its security updates.
+    """Return apt's sources: the release, its point updates, its security updates.
 
     >>> sources("bookworm", "http://m/debian/")[2]
     'deb http://m/debian-security bookworm-security main'
@@ -137,14 +138,14 @@ def sources(suite: str, mirror: str) -> tuple[str, ...]:
     place = (mirror or MIRROR).rstrip("/")
     security = re.sub(r"/debian(?=/|$)", "/debian-security", place, count=1)
     parts = [(place, suite), (place, f"{suite}-updates")]
-    # A mirror whose URL does not say /debian is taken to hold no security archive beside it.
+    # A mirror without /debian in its URL is assumed to have no security archive next to it.
     if security != place:
         parts.append((security, f"{suite}-security"))
     return tuple(f"deb {url} {name} main" for url, name in parts)
 
 
 def pins(held: Sequence[DebianPackage]) -> str:
-    """Apt preferences (apt_preferences(5)) that ask for these versions, downgrades included."""
+    """Return apt preferences (apt_preferences(5)) for these versions, downgrades included."""
     return "\n".join(
         f"Package: {each.name}\nPin: version {each.version}\nPin-Priority: 1001\n"
         for each in sorted(held)
@@ -152,7 +153,7 @@ def pins(held: Sequence[DebianPackage]) -> str:
 
 
 def entries(root: Path) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
-    """The files and links of a root file system, with the content of files."""
+    """Yield the files and links of a root file system, with the content of files."""
     with tarfile.open(root, "r:") as archive:
         for info in archive:
             if info.isfile():
@@ -163,29 +164,29 @@ def entries(root: Path) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
 
 
 def _temporary(folder: Path) -> tuple[str, ...]:
-    """Have mmdebstrap keep what it may leave behind, such as its keyring, in ``folder``.
+    """Return a command prefix that keeps temporary files, such as the keyring, in ``folder``.
 
-    As root only: without, it works as other users, who cannot enter ``folder`` and whose files
-    we could not remove.
+    Only as root: otherwise mmdebstrap works as other users, who cannot enter ``folder`` and whose
+    files mlpack could not remove.
     """
     if os.geteuid() != 0:
         return ()
     place = folder / "tmp"
     place.mkdir()
-    # apt fetches as a user of its own, who must be let in.
+    # apt fetches as its own user, who must be able to enter.
     place.chmod(0o1777)
     folder.chmod(0o755)
     return ("env", f"TMPDIR={place}")
 
 
 def _run(command: Sequence[str], suite: str, advance: Advance) -> None:
-    """Run to the end; ``advance`` is asked meanwhile, and stops it by raising."""
+    """Run to the end; ``advance`` is called meanwhile, and stops it by raising."""
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:
         while True:
             try:
-                said, _ = process.communicate(timeout=_POLL_SECONDS)
+                output, _ = process.communicate(timeout=_POLL_SECONDS)
                 break
             except subprocess.TimeoutExpired:
                 try:
@@ -194,12 +195,15 @@ def _run(command: Sequence[str], suite: str, advance: Advance) -> None:
                     process.terminate()
                     raise
     if process.returncode:
-        text = said.decode(errors="replace")
+        text = output.decode(errors="replace")
         if missing := _missing(text):
             raise DebianFailed(
                 f"Debian {suite} has no package {', '.join(missing)}",
                 hint="check [base] packages in mlpack.toml; names: https://packages.debian.org",
             )
+        unreachable = None if _NO_ROOT.search(text) else network_failure(text, APT)
+        if unreachable is not None:
+            raise unreachable
         raise DebianFailed(f"mmdebstrap failed: {_reason(text)}", hint=_hint(text))
 
 
@@ -208,9 +212,9 @@ _ENDED = re.compile(r"E: mmdebstrap failed to run")
 _NO_ROOT = re.compile(r"chroot mode|new[ug]idmap|unshare|cannot create \S+ Permission denied")
 
 
-def _hint(said: str) -> str:
-    """What to do: a user who is not root lacks other things than a network."""
-    if _NO_ROOT.search(said):
+def _hint(output: str) -> str:
+    """Return what to do; without root, more than a network can be missing."""
+    if _NO_ROOT.search(output):
         return (
             "run it as root, or give your user what mmdebstrap needs without root: newuidmap "
             "(apt-get install uidmap), lines in /etc/subuid and /etc/subgid (usermod "
@@ -220,30 +224,30 @@ def _hint(said: str) -> str:
     return "check the network and [base] mirror and packages in mlpack.toml"
 
 
-def _missing(said: str) -> tuple[str, ...]:
-    """The packages apt does not know."""
-    return tuple(dict.fromkeys(found.strip("'\"") for found in _UNKNOWN.findall(said)))
+def _missing(output: str) -> tuple[str, ...]:
+    """Return the packages apt does not know."""
+    return tuple(dict.fromkeys(found.strip("'\"") for found in _UNKNOWN.findall(output)))
 
 
-def _reason(said: str) -> str:
-    """The lines that say what went wrong, apt's before mmdebstrap's own."""
-    lines = [line.strip() for line in said.splitlines()]
+def _reason(output: str) -> str:
+    """Return the error lines, apt's before mmdebstrap's own."""
+    lines = [line.strip() for line in output.splitlines()]
     wrong = [line for line in lines if line.startswith(("E:", "Err:", "W: Failed"))]
-    # What mmdebstrap says of apt is apt's whole command line, of use to nobody here.
+    # mmdebstrap adds apt's whole command line, which helps nobody.
     telling = [line.partition(": E: apt-get ")[0] for line in wrong if not _ENDED.match(line)]
-    chosen = telling[:2] or lines[-2:] or ["it gave no reason"]
+    chosen = telling[:2] or lines[-2:] or ["no reason given"]
     return "; ".join(line.removeprefix("E: ") for line in chosen)
 
 
 def _package(path: Path) -> DebianPackage:
-    """Name, version and architecture as dpkg's file names have them (``%3a`` for a colon)."""
+    """Read name, version and architecture from dpkg's file name (``%3a`` is a colon)."""
     name, version, architecture = path.stem.split("_")
     return DebianPackage(name, version.replace("%3a", ":"), architecture, file_sha256(path))
 
 
 def _about(path: Path) -> Mapping[str, str]:
     done = subprocess.run(
-        ["dpkg-deb", "--field", str(path), *_FIELDS],  # noqa: S607  # beside mmdebstrap, wherever
+        ["dpkg-deb", "--field", str(path), *_FIELDS],  # noqa: S607  # wherever mmdebstrap is
         capture_output=True,
         text=True,
         check=False,

@@ -1,33 +1,40 @@
-"""A base made from an image of any tool: its layers come first, as they are."""
+"""A base made from an image of any tool: its layers come first, as they are.
+
+Wheels have to fit the Python in the image, which is found by the names in its layers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import closing
+import posixpath
+import re
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, cast
 
-from mlpack.base.interpreter import Inspection, inspect
+from mlpack.base.wheels import Interpreter
 from mlpack.errors import MlpackError
+from mlpack.kinds import PLACES
 from mlpack.oci import descriptor as media
-from mlpack.oci.compression import Gzip
-from mlpack.oci.descriptor import Descriptor, Platform
+from mlpack.oci.descriptor import WHITEOUT, Descriptor, InvalidReference, Platform, Reference
+from mlpack.oci.filesystem import BrokenLayer
 from mlpack.oci.image import Image, Layer
-from mlpack.oci.reference import Reference
-from mlpack.stores.base import Readable, StagingStore, verified
-from mlpack.stores.references import find_image, in_registry
+from mlpack.oci.layer import OPAQUE, Gzip
+from mlpack.project.references import find_image, in_registry
+from mlpack.stores.store import Corrupt, Readable, StagingStore, verified
+from mlpack.stores.trees import LayerTar, members, open_tar
 
 if TYPE_CHECKING:
-    from mlpack.stores.registries import Registries
+    from mlpack.registry.repository import Registries
 
-KINDS = ("oci", "docker-archive")
 _LEVEL = 10
 """libdeflate's level for an operating system: 4 % smaller than zlib's best."""
 
 
 class WrongPlatform(MlpackError):
-    """An image that is not there for a platform the base is to be made for."""
+    """A source image that does not exist for one of the base's platforms."""
 
 
 @dataclass(frozen=True)
@@ -38,17 +45,13 @@ class SourceImage:
     store: Readable
     image: Image
     plain_layers: bool
-    """Whether its layers are uncompressed because ``docker save`` makes them so."""
-
-    def inspect(self, store: Readable, layers: Sequence[Layer]) -> Inspection:
-        """Find its Python in ``layers``, which are its own, copied to ``store``."""
-        return inspect(store, layers, self.image.env, self.text)
+    """Whether its layers are uncompressed because ``docker save`` wrote them."""
 
 
 def pin(text: str, held: str, registries: Registries | None) -> str:
-    """What ``text`` is by digest, where it is in a registry; else empty.
+    """Return ``text`` by digest if it is in a registry; empty otherwise.
 
-    ``held`` is what it was pinned to before; where given, it stays that.
+    ``held`` is what it was pinned to before, and is returned if it is not empty.
     """
     if not in_registry(text):
         return ""
@@ -67,28 +70,42 @@ def open_source(
     kind, _, path = text.partition(":")
     if in_registry(text):
         found = find_image(None, text, platform, registries=registries)
-    elif kind in KINDS and path:
+    elif kind in PLACES and path:
         found = find_image(None, f"{kind}:{root / path}", platform)
     else:
         raise MlpackError(
-            f"[base] from = {text!r} is not a source of a base",
+            f"[base] from = {text!r} cannot be a base{_meant(text)}",
             hint='write "debian:bookworm", "oci:PATH[:TAG]", "docker-archive:PATH" or '
             '"REGISTRY/REPOSITORY:TAG"',
         )
     has = found.image.platform
     if (has.os, has.architecture) != (platform.os, platform.architecture):
         raise WrongPlatform(
-            f"{text} is an image for {has}, and [base] platforms asks for {platform}",
+            f"{text} is an image for {has}, but [base] platforms has {platform}",
             hint=f'set [base] platforms = ["{has}"], or start from an image that has both',
         )
     return SourceImage(text, found.store, found.image, kind == "docker-archive")
 
 
-def copy_layers(source: SourceImage, store: StagingStore) -> tuple[Layer, ...]:
-    """Bring the layers of ``source`` into ``store``; their digests stay what they are.
+def _meant(text: str) -> str:
+    """What Docker would read: a name without a registry is one of Docker Hub's.
 
-    Only the plain tars of a ``docker save`` are compressed: devices hold that
-    image under other digests anyhow, and would fetch them uncompressed.
+    >>> _meant("python:3.11-slim")
+    '; for the image of Docker Hub write "docker.io/library/python:3.11-slim"'
+    """
+    hub = f"docker.io/library/{text}"
+    try:
+        Reference.parse(hub)
+    except InvalidReference:
+        return ""
+    return f'; for the image of Docker Hub write "{hub}"'
+
+
+def copy_layers(source: SourceImage, store: StagingStore) -> tuple[Layer, ...]:
+    """Copy the layers of ``source`` into ``store``; their digests do not change.
+
+    Only the plain tars of a ``docker save`` are compressed: devices have that image under other
+    digests anyway, and would fetch uncompressed layers.
     """
     return tuple(_copy(source, layer, store) for layer in source.image.layers)
 
@@ -97,7 +114,7 @@ def _copy(source: SourceImage, layer: Layer, store: StagingStore) -> Layer:
     plain = layer.descriptor.media_type in media.TAR_LAYERS
     if plain and source.plain_layers:
         return _compress(source.store, layer, store)
-    # Docker's name for a gzip layer and OCI's are the same bytes; a manifest of ours says OCI's.
+    # Docker and OCI have two media types for the same bytes; our manifests use OCI's.
     zstd = layer.descriptor.media_type in media.ZSTD_LAYERS
     kind = media.LAYER_TAR if plain else media.LAYER_ZSTD if zstd else media.LAYER_GZIP
     target = Descriptor(kind, layer.descriptor.digest, layer.descriptor.size)
@@ -119,3 +136,111 @@ def _compress(source: Readable, layer: Layer, store: StagingStore) -> Layer:
         target = Descriptor(media.LAYER_GZIP, out.digest, out.size)
         out.commit(target)
     return Layer(target, layer.diff_id)
+
+
+_PYTHON = re.compile(r"(?:[\w.+-]+/)*bin/python3\.(\d+)")
+_GLIBC = re.compile(rb"GNU C Library [^\n]*version 2\.(\d+)")
+_LIBC = re.compile(r"(?:usr/)?lib(?:64)?/(?:[\w-]+/)?libc(?:\.so\.6|-2\.\d+\.so)")
+_MUSL = re.compile(r"(?:usr/)?lib/ld-musl-[\w-]+\.so\.1")
+_LIBRARY = re.compile(r"(?:.*/)?[^/]+\.so(?:\.[^/]*)?")
+OLDEST_PYTHON = (3, 11)
+_MOST_LIBC = 16 * 1024 * 1024
+_DIRECTORY = "opt/mlpack"
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""The PATH that engines set if an image has none."""
+
+
+class NoPython(MlpackError):
+    """An image without a Python that has wheels."""
+
+    hint = (
+        "start from an image with Python 3.11 or newer (docker.io/library/python has them), "
+        'or set [base] from = "debian:bookworm"'
+    )
+
+
+class UnreadableSource(MlpackError):
+    """A layer of the source image that cannot be read."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What wheels and the entry point depend on in an image."""
+
+    interpreter: Interpreter
+    libraries: frozenset[str]
+    """File names of all shared libraries in it."""
+
+
+def inspect(
+    store: Readable, layers: Sequence[Layer], env: Mapping[str, str], where: str
+) -> Inspection:
+    """Find the first Python on the ``PATH`` of ``env`` in an image of ``layers``.
+
+    Raises :class:`NoPython` naming ``where``, :class:`UnreadableSource`, and
+    :class:`~mlpack.stores.trees.LayerTooLarge` for what unpacks to more than an image can be.
+    """
+    names: set[str] = set()
+    glibc: int | None = None
+    for layer in layers:
+        with _archive(store, layer) as archive:
+            for member in members(archive):
+                name = posixpath.normpath(member.name).lstrip("/")
+                _apply(names, name)
+                if member.isfile() and _LIBC.fullmatch(name) and member.size <= _MOST_LIBC:
+                    glibc = _glibc(archive, member) or glibc
+    musl = any(_MUSL.fullmatch(name) for name in names)
+    if glibc is None and not musl:
+        raise NoPython(f"{where} has no C library, so no Python that has wheels")
+    path = _first(names, env)
+    if path is None:
+        raise NoPython(f"{where} has no Python (no python3.N in a directory of its PATH)")
+    version = (3, int(path.rpartition(".")[2]))
+    if version < OLDEST_PYTHON:
+        raise NoPython(f"{where} has Python 3.{version[1]} (/{path}), which is too old")
+    # Apart from the image's own packages: two numpys in one directory break both.
+    found = Interpreter(path, version, None if musl else glibc, _DIRECTORY, on_path=False)
+    return Inspection(found, frozenset(posixpath.basename(name) for name in names))
+
+
+@contextmanager
+def _archive(store: Readable, layer: Layer) -> Iterator[LayerTar]:
+    """Open a layer's tar, verified and bounded; raise :class:`UnreadableSource` if that fails."""
+    if layer.descriptor.media_type in media.ZSTD_LAYERS:
+        raise UnreadableSource(
+            f"layer {layer.digest.short} is zstd, which Docker 20.10 cannot unpack",
+            hint="copy the image with gzip layers first: "
+            "skopeo copy --dest-compress-format gzip FROM oci:DIR:TAG",
+        )
+    try:
+        with open_tar(store, layer) as archive:
+            yield archive
+    except (Corrupt, BrokenLayer) as error:
+        raise UnreadableSource(str(error), hint=error.hint) from error
+
+
+def _apply(names: set[str], name: str) -> None:
+    """Apply one member of a layer, an addition or a whiteout, to the image's names."""
+    folder, base = posixpath.split(name)
+    if name.endswith(OPAQUE):
+        names -= {each for each in names if each.startswith(f"{folder}/")}
+    elif base.startswith(WHITEOUT):
+        gone = posixpath.join(folder, base.removeprefix(WHITEOUT))
+        names -= {each for each in names if each == gone or each.startswith(f"{gone}/")}
+    elif _PYTHON.fullmatch(name) or _LIBRARY.fullmatch(name):
+        names.add(name)
+
+
+def _first(names: set[str], env: Mapping[str, str]) -> str | None:
+    for folder in env.get("PATH", _PATH).split(":"):
+        found = [each for each in names if posixpath.dirname(each) == folder.strip("/")]
+        numbered = [(int(match[1]), each) for each in found if (match := _PYTHON.fullmatch(each))]
+        if numbered:
+            return max(numbered)[1]
+    return None
+
+
+def _glibc(archive: tarfile.TarFile, member: tarfile.TarInfo) -> int | None:
+    opened = archive.extractfile(member)
+    found = _GLIBC.search(cast(BinaryIO, opened).read()) if opened else None
+    return int(found[1]) if found else None

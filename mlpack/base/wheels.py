@@ -1,4 +1,4 @@
-"""Which wheel of a package fits a platform (PEP 425, 600, 656), and what uv calls that platform."""
+"""Which wheel of a package fits a platform (PEP 425, 600, 656), and uv's name of the platform."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlpack.oci.descriptor import Platform
 
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 _UV_GLIBC = (17, 28, *range(31, 41))
-"""Minor versions of glibc 2 that uv has a name for; older ones of these do for newer libraries."""
+"""Minor versions of glibc 2 that uv has a name for; newer libraries can use an older one."""
 
 _OLDEST_GLIBC = 5
 _OLD_NAMES = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
@@ -21,17 +21,17 @@ _MUSL = 2
 
 
 class UnsupportedPlatform(MlpackError):
-    """A platform that no wheels are made for."""
+    """A platform without wheels."""
 
     hint = "a base can be made for linux/amd64 and linux/arm64: [base] platforms in mlpack.toml"
 
 
 @dataclass(frozen=True, slots=True)
 class Interpreter:
-    """The Python inside a base, as far as wheels and the entry point must know it."""
+    """The Python inside a base, as far as wheels and the entry point depend on it."""
 
     path: str
-    """In the image, without the first slash (``usr/bin/python3.11``)."""
+    """Path in the image, without the first slash (``usr/bin/python3.11``)."""
 
     version: tuple[int, int]
     glibc: int | None
@@ -41,23 +41,23 @@ class Interpreter:
     """Where packages are installed, without the first slash."""
 
     on_path: bool = True
-    """Whether this interpreter looks in ``directory`` by itself."""
+    """Whether this interpreter searches ``directory`` by default."""
 
     @property
     def short(self) -> str:
-        """The version as uv takes it (``3.11``)."""
+        """The version as uv expects it (``3.11``)."""
         return f"{self.version[0]}.{self.version[1]}"
 
 
 def machine(platform: Platform) -> str:
-    """The processor in wheel names; raise :class:`UnsupportedPlatform`."""
+    """Return the processor in wheel names; raise :class:`UnsupportedPlatform`."""
     if platform.os != "linux" or platform.architecture not in _MACHINES or platform.variant:
         raise UnsupportedPlatform(f"a base cannot be made for {platform}")
     return _MACHINES[platform.architecture]
 
 
 def uv_platform(platform: Platform, python: Interpreter) -> str:
-    """What ``uv --python-platform`` takes.
+    """Return the value for ``uv --python-platform``.
 
     >>> debian = Interpreter("usr/bin/python3.11", (3, 11), 36, "opt")
     >>> uv_platform(Platform("linux", "arm64"), debian)
@@ -74,7 +74,7 @@ def uv_platform(platform: Platform, python: Interpreter) -> str:
 
 
 def best_wheel(names: Iterable[str], platform: Platform, python: Interpreter) -> str | None:
-    """The file name an installer would choose among ``names``, or ``None`` where none fits."""
+    """Return the file name an installer would choose among ``names``; ``None`` if none fits."""
     order = {tag: rank for rank, tag in enumerate(_tags(platform, python))}
     ranked = []
     for name in names:

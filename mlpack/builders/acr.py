@@ -1,4 +1,4 @@
-"""Building in the cloud: the context goes to Azure Container Registry, whose Tasks build and push.
+"""Build in the cloud: Azure Container Registry's Tasks build the context and push.
 
 What ``az acr build`` does, through the same REST API (2025-03-01-preview): ask where to
 upload, upload the context, schedule the run, follow its log, read the digest it pushed.
@@ -15,16 +15,14 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
 from mlpack.azure.management import Account, signed_in
-from mlpack.builders.builder import BuildFailed, require_one_layer
 from mlpack.builders.context import DOCKERFILE, docker_release, write_context
 from mlpack.errors import MlpackError
 from mlpack.model.version import ModelVersion
-from mlpack.oci.compression import Gzip
-from mlpack.oci.descriptor import Platform
+from mlpack.oci.descriptor import Platform, Reference
 from mlpack.oci.image import Image, NotOnBase
-from mlpack.oci.reference import Reference
-from mlpack.stores.base import Readable, read_image
-from mlpack.stores.layout import LayoutStore
+from mlpack.oci.layer import Gzip
+from mlpack.project.releases import BuildFailed, require_one_layer
+from mlpack.stores.store import LayoutStore, Readable, read_image
 
 if TYPE_CHECKING:
     from azure.mgmt.containerregistrytasks import ContainerRegistryTasksMgmtClient
@@ -37,7 +35,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 15.0
 
 
 class NoBaseThere(MlpackError):
-    """A registry that lacks the base, so that nothing can be built on it there."""
+    """A registry without the base."""
 
 
 @dataclass(frozen=True)
@@ -47,21 +45,21 @@ class AcrBuilder:
     account: Account
     repository: Reference
     open_store: Callable[[Reference], Readable]
-    """Opens a repository of a registry, to look for the base and to read what was built."""
+    """Opens a repository of a registry, to look for the base and to read the built image."""
 
     say: Callable[[str], None]
-    """Takes the run's log, piece by piece."""
+    """Called with the run's log, piece by piece."""
 
     base_at: Reference | None = None
-    """The repository that has the base, where that is not ``repository``."""
+    """The repository with the base if it is not in ``repository``."""
 
     pause: float = _FIRST_PAUSE
-    """Seconds between two looks at the log; doubled while nothing comes, up to 15."""
+    """Seconds between two requests for the log; doubled while it does not grow, up to 15."""
 
     def build(
         self, layout: LayoutStore, model: ModelVersion, bases: Sequence[Image]
     ) -> tuple[Image, ...]:
-        """One run per base, one after the other."""
+        """Run a task for each base in turn."""
         store = self.open_store(self.repository)
         place = self.base_at or self.repository
         there = self.open_store(place)
@@ -100,7 +98,7 @@ class AcrBuilder:
         where = self.account.resource_group, self.account.name
         place = client.registries.get_build_source_upload_url(*where)
         if not place.upload_url or not place.relative_path:
-            raise BuildFailed("ACR names no place for the build context")
+            raise BuildFailed("ACR returned no URL for the build context")
         with BlobClient.from_blob_url(place.upload_url) as blob:
             blob.upload_blob(context, blob_type="BlockBlob", overwrite=True)
         return place.relative_path
@@ -134,13 +132,13 @@ class AcrBuilder:
         try:
             run = self._follow(client, run_id)
         except KeyboardInterrupt:
-            # Nobody waits for it any more, and it is paid by the second.
+            # A run that nobody waits for still costs money every second.
             client.runs.cancel(*where, run_id)
             raise
         return _require_success(run, run_id)
 
     def _follow(self, client: ContainerRegistryTasksMgmtClient, run_id: str) -> Run:
-        """Say the log as it grows, until the run has ended."""
+        """Pass on the log as it grows, until the run has ended."""
         from azure.storage.blob import BlobClient
 
         where = self.account.resource_group, self.account.name, run_id
@@ -162,7 +160,7 @@ class AcrBuilder:
                 time.sleep(pause)
 
     def _say_more(self, blob: BlobClient, said: int) -> int:
-        """Say what the log has beyond ``said`` bytes; it appears some time after the run starts."""
+        """Pass on the log after its first ``said`` bytes; it appears some time after the start."""
         if not blob.exists():
             return said
         size = int(blob.get_blob_properties().size)
@@ -191,14 +189,14 @@ def _client(where: Account) -> Iterator[ContainerRegistryTasksMgmtClient]:
 
 
 def _image_name(repository: Reference, model: ModelVersion, platform: Platform) -> str:
-    """A tag of its own per model, version and platform; runs know the registry themselves."""
+    """Return a tag for each model, version and platform; runs know the registry."""
     parts = (model.name, model.version, platform.architecture, platform.variant)
     return f"{repository.repository}:{'-'.join(part for part in parts if part)}"
 
 
 def _require_success(run: Run, run_id: str) -> Run:
     properties = run.properties
-    # The SDK's statuses are texts of a kind that would print as RunStatus.FAILED.
+    # The SDK's statuses are enums that would print as RunStatus.FAILED.
     status = str.__str__(properties.status) if properties and properties.status else "unknown"
     if status != "Succeeded":
         why = (properties.run_error_message if properties else "") or "see the log above"
@@ -209,19 +207,19 @@ def _require_success(run: Run, run_id: str) -> Run:
 def _digest(run: Run) -> str:
     found = [each.digest for each in (run.properties.output_images or [])] if run.properties else []
     if len(found) != 1 or not found[0]:
-        raise BuildFailed(f"ACR run {run.name} names {len(found)} images, not one")
+        raise BuildFailed(f"ACR run {run.name} built {len(found)} images, not one")
     return found[0]
 
 
 def _take(layout: LayoutStore, store: Readable, digest: str, base: Image) -> Image:
-    """Read the image back, and keep the layer above the base."""
+    """Read the image from the registry and keep the layer above the base."""
     image = read_image(store, store.resolve(digest))
     try:
         require_one_layer(image, base)
     except NotOnBase as error:
-        # Docker packs a layer anew where it knows no repository there to mount it from.
+        # Docker packs a layer again if it knows no repository there to mount it from.
         raise NotOnBase(
-            f"{error}: the run packed the base's layers anew, and every device would fetch them",
+            f"{error}: the run packed the base's layers again, so every device would fetch them",
             hint="put the base into the same repository: mlpack push base",
         ) from error
     layer = image.layers[-1].descriptor

@@ -1,27 +1,71 @@
-"""The build context: a Dockerfile and a model version's files, as the tar a builder is sent."""
+"""The build context: a tar with a Dockerfile and a model version's files."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
+from mlpack.errors import MlpackError
 from mlpack.model.version import ModelVersion
-from mlpack.oci.digest import Writable
-from mlpack.oci.layer import write_tar
-from mlpack.oci.tree import Entry, arrange
-from mlpack.render.dockerfile import DockerRelease, render
-from mlpack.stores.layout import LayoutStore
-from mlpack.stores.releases import APP_ROOT, model_env, model_files, model_labels
-from mlpack.stores.templates import read_template
+from mlpack.oci.descriptor import Writable
+from mlpack.oci.layer import Entry, arrange, write_tar
+from mlpack.project.directory import read_template
+from mlpack.project.releases import APP_ROOT, model_env, model_files, model_labels
+from mlpack.stores.store import LayoutStore
 
 DOCKERFILE, TEMPLATE = "Dockerfile", "dockerfile/release.j2"
 
 
+class InvalidDockerfile(MlpackError):
+    """A template that cannot be filled in."""
+
+    hint = "compare it with templates/dockerfile/release.j2 of this mlpack"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DockerRelease:
+    """The values of the Dockerfile template."""
+
+    name: str
+    old: str
+    """The base, by a digest or an id that the builder knows."""
+
+    folder: str
+    """The image's directory with the model's files and script, without a leading slash."""
+
+    env: Mapping[str, str]
+    labels: Mapping[str, str]
+    new: str = "scratch"
+    """The image the files come from; ``scratch``: the build context."""
+
+    context: str = "model"
+    """The directory of the build context that holds the files."""
+
+
+def render(release: DockerRelease, template: str) -> str:
+    """Fill in ``template``; raise :class:`InvalidDockerfile`."""
+    import jinja2
+
+    environment = jinja2.Environment(  # noqa: S701 - no HTML; tojson quotes every value
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    # Double quotes as in JSON; a $ would name a variable. Names and paths hold no line breaks.
+    environment.filters["tojson"] = lambda value: json.dumps(value).replace("$", "\\$")
+    try:
+        return environment.from_string(template).render(release=release)
+    except jinja2.TemplateError as error:
+        raise InvalidDockerfile(f"the Dockerfile template cannot be filled in: {error}") from error
+
+
 def docker_release(model: ModelVersion, base: str) -> DockerRelease:
-    """What the Dockerfile says of ``model`` on the image called ``base``."""
+    """Return the values for ``model`` on the image called ``base``."""
     return DockerRelease(
         name=f"{model.name}:{model.version}",
         old=base,

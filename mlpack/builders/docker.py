@@ -1,4 +1,4 @@
-"""Building through a Docker daemon: for those whose policy or base image wants it.
+"""Build through a Docker daemon, for those whose policy or base image requires it.
 
 Docker dates what it copies, so its layers are not the same bytes from build to build,
 and its config carries a history; the file system is that of the other builders.
@@ -6,114 +6,68 @@ and its config carries a history; the file system is that of the other builders.
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, cast
 
-from mlpack.builders.builder import BuildFailed, NotOneLayer, require_one_layer
 from mlpack.builders.context import docker_release, write_context
+from mlpack.engines.docker import DockerEngine, connect
+from mlpack.engines.engine import EngineRefused, load_image
 from mlpack.model.version import ModelVersion
 from mlpack.oci import descriptor as media
+from mlpack.oci.descriptor import Reference
 from mlpack.oci.image import Image, Layer, NotOnBase, assemble
 from mlpack.oci.layer import pack_layer
-from mlpack.oci.reference import Reference
-from mlpack.stores.archive import ArchiveStore
-from mlpack.stores.base import read_image, verified
-from mlpack.stores.docker_api import connected, give, one_line
-from mlpack.stores.layout import LayoutStore
+from mlpack.project.releases import BuildFailed, NotOneLayer, require_one_layer
+from mlpack.stores.files import temporary_folder
+from mlpack.stores.places.docker_archive import ArchiveStore
+from mlpack.stores.store import LayoutStore, read_image, verified
 
-if TYPE_CHECKING:
-    from docker import DockerClient
-    from docker.models.images import Image as DockerImage
-
-_LAST_LINES = 5
 _FAILED = "see what the daemon's log says, or build without it: --builder oci"
 
 
 @dataclass(frozen=True)
 class DockerBuilder:
-    """Sends the context to a daemon, and takes the layer it made into the project's store."""
+    """Sends the context to a daemon and keeps the layer it made in the project's store."""
 
     base_at: Reference | None = None
-    """The repository that has the base; the daemon pulls it where it is not in the store."""
+    """The repository with the base if it is not in the store; the daemon pulls it from there."""
 
     def build(
         self, layout: LayoutStore, model: ModelVersion, bases: Sequence[Image]
     ) -> tuple[Image, ...]:
-        """Build for each base in turn; the base is given to the daemon where it lacks it."""
-        with _client() as client:
-            return tuple(self._one(client, layout, model, base) for base in bases)
+        """Build for each base in turn; a base the daemon lacks is loaded into it."""
+        engine = connect(otherwise="build without it: --builder oci")
+        try:
+            return tuple(self._one(engine, layout, model, base) for base in bases)
+        except EngineRefused as error:
+            raise BuildFailed(str(error), hint=_FAILED) from error
+        finally:
+            engine.close()
 
     def _one(
-        self, client: DockerClient, layout: LayoutStore, model: ModelVersion, base: Image
+        self, engine: DockerEngine, layout: LayoutStore, model: ModelVersion, base: Image
     ) -> Image:
-        there = self.base_at and str(self.base_at.pinned(base.digest))
-        built = _run(client, layout, model, base, there or _give_base(client, layout, base))
-        return _read(layout, built, base)
+        old = str(self.base_at.pinned(base.digest)) if self.base_at else ""
+        release = docker_release(model, old or _load_base(engine, layout, base))
+        platform = base.platform
+        variant = platform.variant and f"-{platform.variant}"
+        tag = f"localhost/{model.name}:{model.version}-{platform.architecture}{variant}"
+        with temporary_folder("mlpack-docker-") as folder:
+            context, saved = folder / "context.tar", folder / "image.tar"
+            with context.open("wb") as out:
+                write_context(layout, model, release, out)
+            with context.open("rb") as content, saved.open("wb") as out:
+                engine.build(content, tag, out)
+            return _take(layout, ArchiveStore(saved), base)
 
 
-def _read(layout: LayoutStore, built: DockerImage, base: Image) -> Image:
-    with tempfile.TemporaryDirectory(prefix="mlpack-docker-") as folder:
-        saved = Path(folder) / "image.tar"
-        with saved.open("wb") as out:
-            for chunk in built.save():
-                out.write(chunk)
-        return _take(layout, ArchiveStore(saved), base)
-
-
-@contextmanager
-def _client() -> Iterator[DockerClient]:
-    """The daemon; what goes wrong with a build says so, and how to build without it."""
-    with connected(otherwise="build without it: --builder oci") as client:
-        import docker
-
-        try:
-            yield client
-        except docker.errors.BuildError as error:
-            log = [str(line.get("stream", "")) for line in error.build_log]
-            said = "; ".join([one_line(text) for text in log if text.strip()][-_LAST_LINES:])
-            after = f" (after: {said})" if said else ""
-            raise BuildFailed(
-                f"docker build: {one_line(error.msg)}{after}", hint=_FAILED
-            ) from error
-        except docker.errors.APIError as error:
-            raise BuildFailed(
-                f"docker: {one_line(error.explanation or error)}", hint=_FAILED
-            ) from error
-
-
-def _give_base(client: DockerClient, layout: LayoutStore, base: Image) -> str:
-    """Name the base in the daemon, by a tag made of its config's digest, and return that."""
-    config = base.config_descriptor.digest
-    name = f"localhost/mlpack-base:{config.hex}"
-    held = client.images.list()
-    if str(config) in {image.id for image in held if name in image.tags}:
-        return name
-    give(client, layout, base, name)
+def _load_base(engine: DockerEngine, layout: LayoutStore, base: Image) -> str:
+    """Load the base, named by its config's digest, unless the daemon has it; return the name."""
+    name = f"localhost/mlpack-base:{base.config_descriptor.digest.hex}"
+    there = engine.image(name)
+    if there is None or not there.is_image(base):
+        load_image(engine, layout, base, name)
     return name
-
-
-def _run(
-    client: DockerClient, layout: LayoutStore, model: ModelVersion, base: Image, old: str
-) -> DockerImage:
-    platform = base.platform
-    variant = platform.variant and f"-{platform.variant}"
-    with tempfile.TemporaryFile() as context:
-        write_context(layout, model, docker_release(model, old), context)
-        context.seek(0)
-        # No platform is asked for: the base says it, and 20.10 takes the cached model stage of
-        # another platform and then refuses it.
-        image, _ = client.images.build(
-            fileobj=context,
-            custom_context=True,
-            tag=f"localhost/{model.name}:{model.version}-{platform.architecture}{variant}",
-            rm=True,
-            forcerm=True,
-        )
-    return cast("DockerImage", image)
 
 
 def _take(layout: LayoutStore, archive: ArchiveStore, base: Image) -> Image:

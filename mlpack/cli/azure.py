@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from mlpack.cli import output
-from mlpack.cli.options import Count, command, now, project, setting, settings
+from mlpack.api.requests import IssueToken
+from mlpack.cli import console
 
 if TYPE_CHECKING:
-    from mlpack.api.token import Issued
-    from mlpack.stores.project import Project
+    from mlpack.api.project import Project
+    from mlpack.api.token import IssuedToken
 
 
 @click.group("azure", epilog="\b\nExamples:\n  mlpack azure token --group vans -o vans.env")
 def azure() -> None:
-    """Ask Azure for what devices need: registry logins."""
+    """Make what devices need in Azure: registry logins."""
 
 
-@command(
+@console.command(
     "token",
+    IssueToken,
     examples="""
     mlpack azure token --group vans -o vans.env
     mlpack render --base --with-secrets --token vans.env -o base.json
@@ -39,13 +39,12 @@ def azure() -> None:
 )
 @click.option(
     "--registry",
-    "place",
     metavar="SUBSCRIPTION/GROUP[/NAME]",
     help="The registry's place in Azure. Default: MLPACK_ACR.",
 )
 @click.option(
     "--days",
-    type=Count(1, 3650),
+    type=console.Count(1, 3650),
     default=90,
     show_default=True,
     help="How long the password is good for.",
@@ -53,60 +52,50 @@ def azure() -> None:
 @click.option(
     "-o",
     "--output",
-    "path",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=console.OUTPUT,
     metavar="FILE",
     help="Write it to FILE, yours alone to read, instead of printing it; git must not keep FILE.",
 )
-def token(group: str, place: str | None, days: int, path: Path | None) -> None:
-    """Make the login with which a device group pulls [image] repository, and nothing else.
+def token(request: IssueToken) -> None:
+    """Make a registry login that lets a device group pull its image only.
 
     Makes a scope map that may pull this one repository, a token for the group, and a
-    password that ends. Run again it replaces the older of the token's two passwords: devices
-    go on with the newer one until they have this. The password is shown this once.
+    password that expires. Run again it replaces the older of the token's two passwords: devices
+    continue with the newer one until they have this. The password is shown only this once.
     """
-    from mlpack.api.token import issue_token, repository_of
-    from mlpack.azure.management import CLOUD, registry_account
-
-    here = project()
-    made = issue_token(
-        here,
-        registry_account(
-            place or setting("acr"), repository_of(here), setting("azure_endpoint") or CLOUD
-        ),
-        group,
-        days=days,
-        now=now(),
-        path=settings().directory / path if path else None,
-    )
-    _say(here, made, str(path) if path else "")
-    output.answer(made.to_json(), str(path) if path else made.text.rstrip("\n"))
+    project = console.project()
+    made = project.issue_token(request)
+    path = str(request.output) if request.output else ""
+    _notes(project, made, path)
+    console.answer(made, path or made.text.rstrip("\n"))
 
 
 azure.add_command(token)
 
 
-def _say(project: Project, made: Issued, path: str) -> None:
-    """What it is and how it is used; never the password."""
-    from mlpack.render.iotedge.placeholders import PASSWORD, USERNAME
+def _notes(project: Project, made: IssuedToken, path: str) -> None:
+    """Print what it is and how it is used; never the password."""
+    from mlpack.iotedge.template import PASSWORD, USERNAME
 
     token = made.token
     if made.note:
-        output.note(made.note)
+        console.note(made.note)
     if token.restored:
-        output.note("the scope map or token had been changed in Azure, and pulls only again")
+        console.note(
+            "the scope map or token had been changed in Azure; they allow only pulls again"
+        )
     what = f"{token.slot} of token" if token.reused else "token"
-    output.note(
+    console.note(
         f"{what} {token.username} pulls {token.address}/{token.repository}, and nothing else, "
         f"until {token.expires:%Y-%m-%d}"
     )
     if path:
-        output.note(f"use it: mlpack render --base --with-secrets --token {path} -o base.json")
+        console.note(f"use it: mlpack render --base --with-secrets --token {path} -o base.json")
     else:
-        output.note("it is not shown again; set both variables for mlpack render --with-secrets")
-    for name, login in project.recipe.edge.registries.items():
+        console.note("it is not shown again; set both variables for mlpack render --with-secrets")
+    for name, login in project.settings.edge.registries.items():
         if login.address == token.address and login.password != f"${{{PASSWORD}}}":
-            output.note(
-                f"[edge.registries.{name}] of mlpack.toml takes the login from elsewhere: write "
+            console.note(
+                f"[edge.registries.{name}] of mlpack.toml has another login: write "
                 f'username = "${{{USERNAME}}}" and password = "${{{PASSWORD}}}" there, or drop it'
             )

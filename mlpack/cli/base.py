@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlpack.cli.options import command, project, registries
-from mlpack.cli.output import answer, note, progress, size, table
+from mlpack.api.requests import BuildBase
+from mlpack.cli import console
+from mlpack.cli.console import answer, note, size, table
 
 if TYPE_CHECKING:
-    from mlpack.api.base import Built, Shown
+    from mlpack.api.base import BuiltBase, ShownBase
     from mlpack.model.lock import LockedBase
 
 
@@ -19,32 +20,27 @@ def base() -> None:
     """Build or show the stable base image."""
 
 
-@command(
+@console.command(
     "build",
+    BuildBase,
     examples="""
     mlpack base build
     mlpack base build --upgrade
     mlpack --json base build
     """,
 )
-@click.option("--upgrade", is_flag=True, help="Take the newest versions instead of the locked.")
-def build(upgrade: bool) -> None:
-    """Make the base mlpack.toml asks for, once; write mlpack.lock.
+@click.option("--upgrade", is_flag=True, help="Take the newest versions, not the locked ones.")
+def build(request: BuildBase) -> None:
+    """Make the base that mlpack.toml describes, once; write mlpack.lock.
 
     A base that is locked and in the store is not made again.
     """
-    from mlpack.api import base as api
-    from mlpack.stores.references import in_registry
-
-    here = project()
-    reading = registries() if in_registry(here.recipe.base.source) else None
-    with progress("building the base") as advance:
-        built = api.build(here, upgrade=upgrade, advance=advance, registries=reading)
-    _talk(built)
-    answer(built.to_json(), f"base@{built.base.index.digest}")
+    built = console.project().build_base(request)
+    _notes(built)
+    answer(built, f"base@{built.base.index.digest}")
 
 
-@command(
+@console.command(
     "show",
     examples="""
     mlpack base show
@@ -55,18 +51,16 @@ def build(upgrade: bool) -> None:
 @click.option("--packages", is_flag=True, help="List every package with its version.")
 def show(packages: bool) -> None:
     """Show the locked base: layers, bytes, packages."""
-    from mlpack.api import base as api
-
-    shown = api.show(project())
-    answer(shown.to_json(), lambda: _text(shown, packages))
+    shown = console.project().show_base()
+    answer(shown, lambda: _text(shown, packages))
 
 
 base.add_command(build)
 base.add_command(show)
 
 
-def _talk(built: Built) -> None:
-    """What the user should know beside the digest."""
+def _notes(built: BuiltBase) -> None:
+    """Print what the user should know besides the digest."""
     if built.already:
         note("already built: the lock fits mlpack.toml, and the store has every byte")
         return
@@ -80,7 +74,7 @@ def _talk(built: Built) -> None:
         )
 
 
-def _text(shown: Shown, packages: bool) -> str:
+def _text(shown: ShownBase, packages: bool) -> str:
     lines = [
         f"base {shown.base.index.digest}",
         f"from {shown.base.source}",

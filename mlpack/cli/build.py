@@ -6,29 +6,32 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlpack.cli import output
-from mlpack.cli.options import PLATFORM, command, fleet, hub, now, project, registries, setting
+from mlpack.api.requests import Build
+from mlpack.cli import console
+from mlpack.cli.push import push_notes
+from mlpack.errors import MlpackError
+from mlpack.kinds import REFUSALS, STRATEGIES
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from mlpack.api.build import Release
-    from mlpack.api.remote_base import RemoteBase
-    from mlpack.api.strategy import Cohorts
-    from mlpack.builders.builder import Builder
-    from mlpack.oci.descriptor import Platform
-    from mlpack.oci.reference import Reference
-    from mlpack.plan.patching import Choice
-    from mlpack.stores.project import Project
+    from mlpack.plan.release_strategy import StrategyDecision
+
+_LAYERS = {
+    "layer": "one layer",
+    "packed": "one layer with the packed model",
+    "patch": "the base's and the anchor's layers, and a patch",
+}
 
 
-@command(
+@console.command(
     "build",
+    Build,
     examples="""
     mlpack build                            the project's model, its latest version
     mlpack build fan:2                      this version
     mlpack build fan --platform linux/arm64
-    mlpack build fan --strategy layer       the whole model, not a patch
+    mlpack build fan --strategy layer       the whole model, as it is
+    mlpack build fan --strategy packed      the whole model, which devices unpack at start
     mlpack build fan --strategy patch       a patch to the anchor, or an error that says why not
     mlpack build fan --device-group vans --fleet fleet.json    by what these devices hold
     mlpack build fan --builder docker       through a Docker daemon
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
     mlpack build fan --base registry.example.com/edge/base@sha256:…
     mlpack build fan --push                 and send it to [image] repository
     mlpack build fan --to registry.example.com/edge/fan:canary
+    mlpack build fan --no-start             and do not start it once before it is named
+    mlpack build fan --allow start          although it does not start here
     mlpack build fan --check --push         and send nothing that is over [budget]
     mlpack render $(mlpack build fan)       a command that takes what build prints
     """,
@@ -44,31 +49,32 @@ if TYPE_CHECKING:
 @click.option(
     "--platform",
     "platforms",
-    type=PLATFORM,
+    type=console.PLATFORM,
     multiple=True,
     help="Build for this platform only; may be repeated. Default: all of [base] platforms.",
 )
 @click.option(
     "--strategy",
-    type=click.Choice(["auto", "layer", "patch"]),
-    default="auto",
+    type=click.Choice(STRATEGIES),
+    default=STRATEGIES[0],
     show_default=True,
-    help="The whole model, a patch to the one in its anchor, or what devices fetch less of.",
+    help="The model as it is, packed, as a patch to its anchor, or what devices fetch less of.",
 )
+@console.effort
 @click.option(
     "--device-group",
-    "group",
+    "device_group",
     default="",
     metavar="GROUP",
-    help="The devices auto decides for. Default: devices on the anchor, as [device] says.",
+    help="The devices auto decides for. Default: devices on the anchor, as in [device].",
 )
-@fleet
+@console.fleet
 @click.option(
     "--builder",
     type=click.Choice(["oci", "docker", "acr"]),
     default="oci",
     show_default=True,
-    help="Who makes the layer: mlpack itself, a Docker daemon, or ACR Tasks in Azure.",
+    help="What makes the layer: mlpack itself, a Docker daemon, or ACR Tasks in Azure.",
 )
 @click.option(
     "--acr",
@@ -80,198 +86,89 @@ if TYPE_CHECKING:
     metavar="REFERENCE",
     help="Build on the base in a registry; its layers stay there, and push mounts them.",
 )
-@click.option("--check", is_flag=True, help="End with status 3 where [budget] allows less.")
+@click.option("--no-start", is_flag=True, help="Do not start the release once before naming it.")
+@click.option(
+    "--allow",
+    type=click.Choice(REFUSALS),
+    multiple=True,
+    help="Release it although it does not start, or would not by its onnxruntime's documentation.",
+)
+@click.option("--check", is_flag=True, help="Exit with status 3 if it is over [budget].")
 @click.option("--push", is_flag=True, help="Then push it, as mlpack push does.")
 @click.option(
     "--to",
     metavar="REPOSITORY[:TAG]",
-    help="Push it there instead of to [image] repository; says --push too.",
+    help="Push it there instead of to [image] repository; implies --push.",
 )
-def build(
-    model: str,
-    platforms: tuple[Platform, ...],
-    strategy: str,
-    group: str,
-    fleet: Path | None,
-    builder: str,
-    acr: str | None,
-    base: str | None,
-    check: bool,
-    push: bool,
-    to: str | None,
-) -> None:
+def build(request: Build) -> None:
     """Make a release: the base and one layer with the model, or a patch on its anchor.
 
     The first release of a model that is large enough is its anchor, which mlpack.lock names.
-    Later ones are made both ways, measured, and what the devices fetch less of is kept; a patch
-    above 70 % of the layer is dropped, and the release becomes the new anchor.
+    For later ones samples show what may pay; that is made and measured, and what the devices
+    fetch less of is kept. A patch above 70 % of the whole model is dropped, and the release
+    becomes the new anchor. A whole model is packed if that saves more bytes than the longer
+    start of the module is worth.
+
+    Before it is named, the release is started once: the base's own Python and onnxruntime load
+    its files and score one made request, without a network. One that does not start is refused;
+    where no start can be tried, the release is marked "never started".
 
     Prints the release's reference with its digest, and nothing else, on stdout;
-    what a device will fetch is said on stderr.
+    stderr shows what a device will fetch.
     """
-    from mlpack.api import build as api
-    from mlpack.api.strategy import check_strategy
-    from mlpack.model.version import parse_name
-
-    check_strategy(strategy, builder)
-
-    here = project()
-    name, version = parse_name(model or here.recipe.model)
-    place = _place(to, builder, push)
-    below = _base(base, name) if base else None
-    made_by = _builder(builder, acr or setting("acr"), below.place if below else None)
-    cohorts = _cohorts(here, group, fleet)
-    if push or to:
-        from mlpack.api.publish import publish
-        from mlpack.cli.push import say
-
-        with output.progress("pushing") as advance:
-            made = publish(
-                here,
-                registries(),
-                name,
-                version,
-                to=place,
-                platforms=platforms,
-                builder=made_by,
-                base=below,
-                strategy=strategy,
-                cohorts=cohorts,
-                now=now(),
-                advance=advance,
-                agree=_checked if check else _say,
-            )
-        say(made.pushed)
-        output.answer(made.to_json(), str(made.pushed.reference))
+    try:
+        release = console.project().build(request)
+    except MlpackError as error:
+        _describe(getattr(error, "release", None))
+        for line in getattr(error, "log", ()):
+            console.note(f"  | {line}")
+        raise
+    _describe(release)
+    if release.pushed is None:
+        console.answer(release, release.reference)
         return
-    with output.progress("making the patch") as advance:
-        release = api.build(
-            here,
-            name,
-            version,
-            platforms=platforms,
-            builder=made_by,
-            base=below,
-            strategy=strategy,
-            cohorts=cohorts,
-            now=now(),
-            advance=advance,
-        )
-    (_checked if check else _say)(release)
-    output.answer(release.to_json(), release.reference)
+    push_notes(release.pushed)
+    console.answer(release, str(release.pushed.reference))
 
 
-def _say(release: Release) -> None:
-    """What was made, and what a device will fetch."""
+def _describe(release: Release | None) -> None:
+    """Print what was made, and what a device will fetch."""
+    if release is None:
+        return
     cost, choice = release.transfer, release.choice
     patched = choice.strategy == "patch"
-    what = "the base's and the anchor's layers, and a patch" if patched else "one layer"
-    output.note(
+    console.note(
         f"{release.version} on base {release.base.digest.short}: "
-        f"{what} of {output.size(release.layer.size)} ({choice.strategy}: {choice.why})"
+        f"{_LAYERS[choice.strategy]} of {console.size(release.layer.size)} "
+        f"({choice.strategy}: {choice.why})"
     )
-    if choice.sides:
-        output.note(_compared(choice))
-    output.note(
-        f"a device on the {'anchor' if patched else 'base'} fetches {output.size(cost.total)} "
+    if choice.transfers:
+        console.note(_compared(choice))
+    console.note(
+        f"a device on the {'anchor' if patched else 'base'} fetches {console.size(cost.total)} "
         f"with {cost.engine} "
-        f"({cost.requests} requests): layer {output.size(cost.layers)}, manifest and config "
-        f"{output.size(cost.manifest + cost.config)}, headers {output.size(cost.headers)}, "
-        f"handshakes {output.size(cost.handshakes)}"
+        f"({cost.requests} requests): layer {console.size(cost.layers)}, manifest and config "
+        f"{console.size(cost.manifest + cost.config)}, headers {console.size(cost.headers)}, "
+        f"handshakes {console.size(cost.handshakes)}"
     )
+    for platform, start in release.starts.items():
+        console.note(f"{platform}: {start}")
     if release.anchored:
-        output.note(
+        console.note(
             f"{release.version} is now the anchor of {release.version.name}, which later patches "
             "are made against: commit mlpack.lock"
         )
 
 
-def _compared(choice: Choice) -> str:
-    """Both ways beside each other, for the devices that counted."""
+def _compared(choice: StrategyDecision) -> str:
+    """Compare the strategies that were tried for the devices that counted."""
+    tried = list(choice.layers)
     rows = [
         (
             each.holds,
             f"{each.devices:,}",
-            output.size(each.layer.total),
-            output.size(each.patch.total),
+            *(console.size(each.fetched[strategy].total) for strategy in tried),
         )
-        for each in choice.sides
+        for each in choice.transfers
     ]
-    return output.table(("holds", "devices", "layer", "patch"), rows, right=(1, 2, 3))
-
-
-def _checked(release: Release) -> None:
-    """Say what was made; raise ``OverBudget`` where devices would fetch too much of it."""
-    from mlpack.api.report import report
-    from mlpack.plan.budget import check
-
-    _say(release)
-    here = project()
-    found = report(here, str(release.version), registries=registries)
-    check(found, here.recipe.budget).require()
-
-
-def _cohorts(project: Project, name: str, fleet: Path | None) -> Cohorts | None:
-    """The devices of a group, from a fleet file or from the hub."""
-    from mlpack.errors import UsageError
-
-    if not name:
-        if fleet:
-            raise UsageError("--fleet needs a group", hint="say which: --device-group GROUP")
-        return None
-    from mlpack.api.devices import devices
-    from mlpack.api.plan import meant
-
-    with output.progress("reading twins", counting=True) as bar:
-        held = devices(project, name, fleet=fleet, open_hub=lambda: hub(project), advance=bar)
-    return meant(project, held.devices)
-
-
-def _place(to: str | None, builder: str, push: bool) -> Reference | None:
-    """Where the user says to push."""
-    from mlpack.errors import UsageError
-    from mlpack.oci.reference import Reference
-
-    if (push or to) and builder == "acr":
-        raise UsageError("ACR pushes what it builds itself", hint="leave --push and --to out")
-    return Reference.parse(to) if to else None
-
-
-def _base(reference: str, model: str) -> RemoteBase:
-    from mlpack.api.remote_base import adopt, adopt_anchor
-    from mlpack.oci.reference import Reference
-
-    found = adopt(project(), registries(), Reference.parse(reference))
-    adopt_anchor(project(), registries(), model)
-    return found
-
-
-def _builder(name: str, place: str, base_at: Reference | None) -> Builder | None:
-    """The builder of that name; ``None`` is mlpack's own."""
-    if name == "acr":
-        return _acr(place, base_at)
-    if name == "docker":
-        from mlpack.builders.docker import DockerBuilder
-
-        return DockerBuilder(base_at)
-    return None
-
-
-def _acr(place: str, base_at: Reference | None) -> Builder:
-    from mlpack.azure.management import CLOUD, registry_account
-    from mlpack.builders.acr import AcrBuilder
-    from mlpack.errors import UsageError
-
-    repository = project().recipe.repository
-    if repository is None:
-        raise UsageError(
-            "mlpack.toml names no repository for ACR to push to",
-            hint='add under [image]: repository = "contoso.azurecr.io/edge/model"',
-        )
-    return AcrBuilder(
-        account=registry_account(place, repository, setting("azure_endpoint") or CLOUD),
-        repository=repository,
-        open_store=registries().store,
-        say=output.note,
-        base_at=base_at,
-    )
+    return console.table(("holds", "devices", *tried), rows, right=range(1, 2 + len(tried)))

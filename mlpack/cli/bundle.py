@@ -7,19 +7,24 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlpack.cli import options, output
+from mlpack.api.requests import MakeBundle
+from mlpack.cli import console
+from mlpack.humanize import nearest
+from mlpack.kinds import ENGINE_CHOICE
 
 if TYPE_CHECKING:
-    from mlpack.api.bundle import Bundled
-    from mlpack.stores.bundle import Checked
+    from mlpack.api.bundle import WrittenBundle
+    from mlpack.stores.bundle import VerifiedBundle
 
 
 class Bundles(click.Group):
     """A group whose first command may be left out: ``mlpack bundle fan:2 …`` makes one."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put ``make`` in front of anything that is neither a command nor a call for help."""
+        """Put ``make`` before anything that is neither a command nor a help option."""
         if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            if "--onto" not in args and (meant := nearest(args[0], self.commands)):
+                raise click.UsageError(f"no such command {args[0]!r}{meant}", ctx)
             args = ["make", *args]
         return super().parse_args(ctx, args)
 
@@ -35,8 +40,9 @@ def bundle() -> None:
     """Make or check a file that updates a device without a network."""
 
 
-@options.command(
+@console.command(
     "make",
+    MakeBundle,
     examples="""
     mlpack bundle make fan:2 --onto fan:1 -o fan-2.tar.gz
     mlpack bundle fan:2 --onto fan:1 -o fan-2.tar --engine containerd
@@ -45,75 +51,59 @@ def bundle() -> None:
 )
 @click.argument("new", metavar="NEW")
 @click.option("--onto", required=True, metavar="OLD", help="The image the device is on, or none.")
-@click.option(
-    "-o", "out", required=True, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE"
-)
-@click.option("--engine", default="", metavar="NAME", help="moby, containerd or podman.")
+@click.option("-o", "out", required=True, type=console.OUTPUT, metavar="FILE")
+@click.option("--engine", default="", metavar="NAME", help=f"{ENGINE_CHOICE}.")
 @click.option("--name", default="", metavar="REPOSITORY:TAG", help="What the device calls it.")
-@click.option("--platform", metavar="OS/ARCH", help="Which image of several to bundle.")
-def make(new: str, onto: str, out: Path, engine: str, name: str, platform: str | None) -> None:
+@click.option("--platform", type=console.PLATFORM, help="Which image of several to bundle.")
+def make(request: MakeBundle) -> None:
     """Write a file with what a device on OLD lacks of NEW.
 
     The device's own engine loads it, without a registry and a network. It holds only
-    the layers that OLD has not; on a device without OLD the engine refuses it.
+    the layers that OLD lacks; on a device without OLD the engine refuses it.
     NEW and OLD are written as for mlpack diff.
     """
-    from mlpack.api import bundle as api
-    from mlpack.oci.descriptor import Platform
-
-    made = api.make(
-        options.project_if_any(),
-        new,
-        onto,
-        out,
-        engine=engine,
-        name=name,
-        platform=Platform.parse(platform) if platform else None,
-        registries=options.registries() if "/" in onto + new else None,
-    )
-    _talk(made, onto)
-    output.answer(made.to_json(), str(out))
+    made = console.project().bundle(request)
+    _notes(made, request.onto)
+    console.answer(made, str(request.out))
 
 
-@options.command(
+@console.command(
     "verify",
     examples="""
     mlpack bundle verify fan-2.tar.gz
     mlpack --json bundle verify fan-2.tar
     """,
 )
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=console.FILE)
 def verify(file: Path) -> None:
     """Check every part of a bundle against the list of digests in it."""
-    from mlpack.api import bundle as api
-
-    checked = api.verify(file)
-    output.answer(checked.to_json(), lambda: _text(checked))
+    checked = console.project().verify_bundle(file)
+    console.answer(checked, lambda: _text(checked))
 
 
 bundle.add_command(make)
 bundle.add_command(verify)
 
 
-def _talk(made: Bundled, onto: str) -> None:
+def _notes(made: WrittenBundle, onto: str) -> None:
     plan = made.bundle
     carried = sum(layer.size for layer in plan.carried)
-    output.note(
-        f"{plan.name} for {plan.image.platform}: {output.size(made.file.size)}, "
-        f"{len(plan.carried)} of {len(plan.image.layers)} layers ({output.size(carried)})"
+    console.note(
+        f"{plan.name} for {plan.image.platform}: {console.size(made.file.size)}, "
+        f"{len(plan.carried)} of {len(plan.image.layers)} layers ({console.size(carried)})"
     )
-    output.note(f"on the device: {made.command}")
+    console.note(f"on the device: {made.command}")
     if plan.onto:
-        output.note(f"a device that is not on {onto} refuses it, saying {made.refusal!r}")
+        console.note(f"a device that is not on {onto} refuses it, saying {made.refusal!r}")
 
 
-def _text(checked: Checked) -> str:
+def _text(checked: VerifiedBundle) -> str:
     onto = f"a device on {checked.onto}" if checked.onto else "any device"
-    rows = [(name, output.size(size)) for name, size in checked.members.items()]
+    rows = [(name, console.size(size)) for name, size in checked.members.items()]
     lines = [
         f"{checked.name} ({checked.platform}), image {checked.image}",
         f"for {onto}, engine {checked.engine}: every part is as listed",
         "",
-        output.table(("part", "bytes"), rows, right=(1,)),
+        console.table(("part", "bytes"), rows, right=(1,)),
     ]
     return "\n".join(lines)

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import click
 
-from mlpack.cli import options, output
+from mlpack.api.requests import Deploy
+from mlpack.cli import console
+from mlpack.errors import UsageError
+from mlpack.json_document import document
 
 if TYPE_CHECKING:
-    from decimal import Decimal
-
-    from mlpack.api.deploy import Prepared
-    from mlpack.api.hub import Hub
-    from mlpack.api.rollout_run import Outcome
-    from mlpack.stores.project import Project
+    from mlpack.api.project import Project
+    from mlpack.rollout.run import PreparedRollout, RolloutResult
 
 
-@options.command(
+@console.command(
     "deploy",
+    Deploy,
     examples="""
     mlpack deploy --device-group vans --base               once: IoT Edge's own modules
     mlpack deploy --device-group vans --dry-run            the plan, and what would be done
@@ -29,141 +28,109 @@ if TYPE_CHECKING:
     """,
 )
 @click.argument("release", default="", metavar="[NAME[:VERSION]]")
-@options.device_group
-@click.option("--stages", type=options.STAGES, help="Shares of the group: 1%,10%,50%,100%.")
-@click.option("--success", type=options.SHARE, help="Share of a stage that must run it first.")
-@click.option("--max-failures", type=options.SHARE, help="Share of a stage that may fail.")
-@click.option("--soak", type=options.TIME, help="How long a stage lasts at least: 30m, 2h.")
+@console.device_group
+@click.option("--stages", type=console.STAGES, help="Shares of the group: 1%,10%,50%,100%.")
+@click.option("--success", type=console.SHARE, help="Share of a stage that must run it first.")
+@click.option("--max-failures", type=console.SHARE, help="Share of a stage that may fail.")
+@click.option("--soak", type=console.TIME, help="How long a stage lasts at least: 30m, 2h.")
 @click.option("--wait", is_flag=True, help="Stay, and go through every stage.")
 @click.option(
-    "--poll", type=options.TIME, default="30s", show_default=True, help="How often --wait looks."
+    "--poll", type=console.TIME, default="30s", show_default=True, help="How often --wait looks."
 )
-@click.option("--timeout", type=options.TIME, help="How long --wait stays at most; then status 3.")
+@click.option("--timeout", type=console.TIME, help="How long --wait stays at most; then status 3.")
 @click.option("--again", is_flag=True, help="Try a release that was undone on this group before.")
 @click.option("--base", is_flag=True, help="Create the group's base deployment instead.")
 @click.option("--dry-run", is_flag=True, help="Show the plan; change nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def deploy(
-    release: str,
-    name: str,
-    stages: tuple[Decimal, ...] | None,
-    success: Decimal | None,
-    max_failures: Decimal | None,
-    soak: int | None,
-    wait: bool,
-    poll: int,
-    timeout: int | None,
-    again: bool,
-    base: bool,
-    dry_run: bool,
-    yes: bool,
-) -> None:
+def deploy(request: Deploy, base: bool, dry_run: bool, yes: bool) -> None:
     """Roll a release out to a device group, stage by stage.
 
     Prints the plan (devices, bytes, cost, time) and asks. Creates one layered deployment
     for the release, and widens its target condition when enough devices of a stage run it;
     when too many fail it deletes the deployment, and the release before applies again (status
-    3). Everything is kept in the hub: run the command again after an interruption, and it goes
-    on; when all is done it changes nothing. The release must have been pushed.
+    3). The hub keeps the whole state: after an interruption run the command again to continue;
+    at the end it changes nothing. The release must have been pushed.
     """
-    from mlpack.api.deploy import Wanted, check_release_or_base, prepare
-    from mlpack.api.rollout_run import Clock, run
-
-    project = options.project()
-    check_release_or_base(release, base)
-    hub = options.hub(project)
+    if base and request.release:
+        raise UsageError(
+            "--base creates the base deployment, which contains no release",
+            hint="run the command twice, first with --base",
+        )
+    project = console.project()
     if base:
-        _base(project, hub, name, dry_run=dry_run, yes=yes)
+        _base(project, request.device_group, dry_run=dry_run, yes=yes)
         return
-    wanted = Wanted(
-        stages=stages, success=success, max_failures=max_failures, soak_seconds=soak, again=again
-    )
-    with output.progress("reading twins", counting=True) as bar:
-        prepared = prepare(project, hub, name, release, options.now(), wanted=wanted, advance=bar)
+    prepared = project.prepare_deploy(request)
     for each in prepared.rivals:
-        output.note(
-            f"the deployment {each} has a higher priority: devices it means, too, keep what it says"
-        )
+        console.note(f"the deployment {each} has a higher priority and wins where both apply")
     if dry_run:
-        output.answer({**_document(prepared, None), "dry_run": True}, lambda: _shown(prepared))
-        output.note("nothing was changed: --dry-run")
+        console.answer({**_document(prepared, None), "dry_run": True}, lambda: _shown(prepared))
+        console.note("nothing was changed: --dry-run")
         return
-    output.note(f"{_shown(prepared)}\n")
+    console.note(f"{_shown(prepared)}\n")
     if _acts(prepared):
-        output.agree(_question(prepared), yes=yes)
-    clock = Clock(now=options.now, sleep=options.sleep, poll_seconds=poll, timeout_seconds=timeout)
-    outcome = run(
-        prepared,
-        hub,
-        clock,
-        wait=wait,
-        say=output.note,
-        tagging=lambda total: output.progress("tagging devices", total, counting=True),
-    )
-    _end(prepared, outcome, wait=wait)
+        console.agree(_question(prepared), yes=yes)
+    _end(prepared, project.deploy(request, prepared), wait=request.wait)
 
 
-def _base(project: Project, hub: Hub, name: str, *, dry_run: bool, yes: bool) -> None:
-    from mlpack.api.base_deployment import create_base, prepare_base
-
-    found = prepare_base(project, hub, name, os.environ)
+def _base(project: Project, group: str, *, dry_run: bool, yes: bool) -> None:
+    found = project.prepare_base_deployment(group)
     if found.exists:
-        output.note(f"{found.id} is on the hub already")
+        console.note(f"{found.id} is on the hub already")
     elif dry_run:
-        output.note(f"would create {found.id} for {found.condition}")
+        console.note(f"would create {found.id} for {found.condition}")
     else:
-        output.agree(
-            f"create {found.id}: IoT Edge's own modules on every device of {name}?", yes=yes
+        console.agree(
+            f"create {found.id}: IoT Edge's own modules on every device of {group}?", yes=yes
         )
-        create_base(hub, found)
-        output.note(f"created {found.id} for {found.condition}")
-    output.answer({**found.to_json(), "dry_run": dry_run}, found.id)
+        project.create_base_deployment(found)
+        console.note(f"created {found.id} for {found.condition}")
+    console.answer({**document(found), "dry_run": dry_run}, found.id)
 
 
-def _shown(prepared: Prepared) -> str:
-    """The plan, or where a rollout stands that was begun."""
-    from mlpack.render import document
-    from mlpack.render.rollout import plan_blocks
+def _shown(prepared: PreparedRollout) -> str:
+    """The plan, or the state of a rollout that was begun."""
+    from mlpack.render.document import text
+    from mlpack.rollout.show import plan_blocks
 
-    rollout, mine = prepared.rollout, prepared.seen.observation.deployment(prepared.rollout.id)
+    rollout, mine = prepared.rollout, prepared.seen.deployment(prepared.rollout.id)
     if prepared.fleet is not None:
-        return document.text(plan_blocks(prepared.fleet), output.table, output.width())
+        return text(plan_blocks(prepared.fleet), console.table, console.width())
     if mine is not None and mine.state == "rolling":
         where = f"stage {mine.stage + 1} of {len(rollout.policy.stages)}"
         return f"{rollout.release} is under way on {rollout.group}: {where}"
     return f"{rollout.group} has {rollout.release} already"
 
 
-def _acts(prepared: Prepared) -> bool:
-    from mlpack.plan.actions import Done, Wait
+def _acts(prepared: PreparedRollout) -> bool:
+    from mlpack.rollout.decide import Done, Wait
 
     return not isinstance(prepared.next, Done | Wait)
 
 
-def _question(prepared: Prepared) -> str:
+def _question(prepared: PreparedRollout) -> str:
     rollout = prepared.rollout
-    verb = "go on rolling out" if prepared.begun else "roll out"
+    verb = "continue to roll out" if prepared.begun else "roll out"
     return f"{verb} {rollout.release} to {rollout.group}?"
 
 
-def _document(prepared: Prepared, outcome: Outcome | None) -> dict[str, object]:
-    plan = prepared.fleet.to_json() if prepared.fleet else None
-    return {**(outcome.to_json() if outcome else {}), "plan": plan}
+def _document(prepared: PreparedRollout, outcome: RolloutResult | None) -> dict[str, object]:
+    return {**(document(outcome) if outcome else {}), "plan": prepared.fleet}
 
 
-def _end(prepared: Prepared, outcome: Outcome, *, wait: bool) -> None:
-    from mlpack.api.deploy import PolicyRefused
+def _end(prepared: PreparedRollout, outcome: RolloutResult, *, wait: bool) -> None:
+    from mlpack.rollout.decide import PolicyRefused
 
     rollout, looked = outcome.rollout, outcome.looked
     if outcome.undone:
-        output.answer(_document(prepared, outcome), "")
+        console.answer(_document(prepared, outcome), "")
         raise PolicyRefused(
             f"{rollout.release} was undone on {rollout.group}: {outcome.undone}",
             hint=f"look at a device that failed: mlpack devices --device-group {rollout.group}",
         )
     if outcome.state == "rolling" and not wait:
-        output.note("run the command again to go on, or stay with it: --wait")
+        console.note("run the command again to continue, or stay until the end: --wait")
     said = f"{rollout.group} {rollout.release} {outcome.state}"
     if looked.targeted:
         said += f": {looked.running:,} of {looked.targeted:,} run it"
-    output.answer(_document(prepared, outcome), said)
+    console.answer(_document(prepared, outcome), said)

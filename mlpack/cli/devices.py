@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from mlpack.cli import options, output
-from mlpack.words import counted
+from mlpack.api.requests import Devices
+from mlpack.cli import console
+from mlpack.humanize import counted
 
 if TYPE_CHECKING:
     from mlpack.plan.fleet import Device
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 SHOWN = 50
 
 
-@options.command(
+@console.command(
     "devices",
+    Devices,
     examples="""
     mlpack devices --device-group vans
     mlpack devices --device-group vans --holds fan:1
@@ -25,48 +26,44 @@ SHOWN = 50
     mlpack devices --device-group vans --fleet fleet.json --all
     """,
 )
-@options.device_group
-@options.fleet
+@console.device_group
+@console.fleet
 @click.option("--holds", default="", metavar="NAME:VERSION", help="Only those that hold this.")
 @click.option("--all", "every", is_flag=True, help=f"Show every device, not the first {SHOWN}.")
-def devices(name: str, fleet: Path | None, holds: str, every: bool) -> None:
+def devices(request: Devices, every: bool) -> None:
     """Show the devices of a group, and what each runs.
 
-    Asked of the IoT hub: the release each edgeAgent reports, by the digest of its image, the
+    Read from the IoT hub: the release each edgeAgent reports, by the digest of its image, the
     module's status, and when the hub last heard of the device. --json writes a fleet file
     that --fleet reads, here and for mlpack plan.
     """
-    from dataclasses import replace
+    from mlpack.plan.fleet import count_held
 
-    from mlpack.api.devices import devices as list_devices
-    from mlpack.plan.fleet import held
-
-    project = options.project()
-    with output.progress("reading twins", counting=True) as bar:
-        found = list_devices(
-            project, name, fleet=fleet, open_hub=lambda: options.hub(project), advance=bar
-        )
-    if holds:
-        kept = tuple(each for each in found.devices if each.holds == holds)
-        found = replace(found, devices=kept)
+    found = console.project().devices(request)
     shown = found.devices if every else found.devices[:SHOWN]
-    said = ", ".join(f"{count:,} on {what}" for what, count in held(found.devices).items())
-    output.note(f"{counted(found.count, 'device')} in {name}{f': {said}' if said else ''}")
-    output.answer(found.to_json(), lambda: _table(shown) if shown else "")
+    held = count_held(found.devices).items()
+    parts = ", ".join(f"{count:,} on {_held(what)}" for what, count in held)
+    summary = f"{counted(found.count, 'device')} in {found.group.name}"
+    console.note(f"{summary}: {parts}" if parts else summary)
+    console.answer(found, lambda: _table(shown) if shown else "")
     if len(shown) < len(found.devices):
-        output.note(f"and {len(found.devices) - len(shown):,} more: --all shows them")
+        console.note(f"and {len(found.devices) - len(shown):,} more: --all shows them")
+
+
+def _held(holds: str) -> str:
+    return "nothing" if holds == "none" else holds
 
 
 def _table(devices: tuple[Device, ...]) -> str:
     headers = ("device", "holds", "status", "platform", "last seen (UTC)")
     rows = [
         (
-            each.id if each.count == 1 else f"{each.id} and like it, {each.count:,}",
-            each.holds,
-            each.status or "says nothing",
+            each.id if each.count == 1 else f"{each.id} ({each.count:,} devices)",
+            _held(each.holds),
+            each.status or "no report",
             each.platform or "-",
             each.seen[: len("2026-11-20T20:13")].replace("T", " ") or "never",
         )
         for each in devices
     ]
-    return output.table(headers, rows)
+    return console.table(headers, rows)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
-from mlpack.cli import options, output
+from mlpack.api.requests import Diff
+from mlpack.cli import console
+from mlpack.kinds import ENGINE_CHOICE
 
-if TYPE_CHECKING:
-    from mlpack.oci.descriptor import Platform
 
-
-@options.command(
+@console.command(
     "diff",
+    Diff,
     examples="""
     mlpack diff fan:1 fan:2
     mlpack diff none fan:2 --engine containerd
@@ -24,10 +22,10 @@ if TYPE_CHECKING:
 )
 @click.argument("old", metavar="OLD")
 @click.argument("new", metavar="NEW")
-@click.option("--engine", default="", metavar="NAME", help="moby, containerd or podman.")
-@click.option("--platform", type=options.PLATFORM, help="Which image of several to compare.")
+@click.option("--engine", default="", metavar="NAME", help=f"{ENGINE_CHOICE}.")
+@click.option("--platform", type=console.PLATFORM, help="Which image of several to compare.")
 @click.option("--loaded", is_flag=True, help="OLD came from a file (docker load), not by a pull.")
-def diff(old: str, new: str, engine: str, platform: Platform | None, loaded: bool) -> None:
+def diff(request: Diff) -> None:
     """Show what a device on OLD fetches to reach NEW.
 
     OLD and NEW are NAME[:VERSION], what mlpack build prints, base, oci:PATH[:TAG],
@@ -35,18 +33,8 @@ def diff(old: str, new: str, engine: str, platform: Platform | None, loaded: boo
     configs are read; OLD may be none, for an empty device. Outside a project the last
     three work. Engine and link are those of [device] in mlpack.toml, else moby over TLS.
     """
-    from mlpack.api.diff import diff as plan
     from mlpack.render.document import text
-    from mlpack.render.transfers import diff_blocks
+    from mlpack.render.report import diff_blocks
 
-    delta = plan(
-        options.project_if_any(),
-        old,
-        new,
-        engine=engine,
-        platform=platform,
-        directory=options.settings().directory,
-        registries=options.registries() if "/" in old + new else None,
-        loaded=loaded,
-    )
-    output.answer(delta.to_json(), lambda: text(diff_blocks(delta), output.table, output.width()))
+    found = console.project().diff(request)
+    console.answer(found, lambda: text(diff_blocks(found), console.table, console.width()))

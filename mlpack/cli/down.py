@@ -2,42 +2,41 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from mlpack.cli import options, output
+from mlpack.api.requests import Down
+from mlpack.cli import console
 
 if TYPE_CHECKING:
-    from mlpack.api.down import Down
+    from mlpack.api.up import DownResult
 
 
-@options.command(
+@console.command(
     "down",
+    Down,
     examples="""
     mlpack down
     mlpack down vans.json --dry-run
     """,
 )
-@options.deployment
+@console.deployment
 @click.option("--dry-run", is_flag=True, help="Show what would be removed, and change nothing.")
-def down(deployment: Path, dry_run: bool) -> None:
+def down(request: Down) -> None:
     """Stop and remove what mlpack up started.
 
-    FILE is the manifest that was given to mlpack up; it is not read, and need not be there
-    any more. Containers end in the reverse of the order they started in; their network goes
-    with them. Images stay, and so do volumes that have a name.
+    FILE is the manifest that mlpack up was run with; it is not read, and need not exist any
+    more. docker compose stops and removes the containers and their network. Images stay, and
+    so do volumes that have a name.
     """
-    from mlpack.api import down as api
-
-    done = api.down(options.settings().directory / deployment, output.note, dry_run=dry_run)
-    output.answer(done.to_json(), lambda: _text(done))
+    done = console.project().down(request)
+    console.answer(done, lambda: _text(done))
 
 
-def _text(done: Down) -> str:
+def _text(done: DownResult) -> str:
     if not done.removed and not done.network:
-        others = f"; of {', '.join(done.others)} there is something" if done.others else ""
-        return f"nothing of {done.deployment} is here{others}"
+        others = f"; {', '.join(done.others)} is running" if done.others else ""
+        return f"no containers of {done.deployment} are here{others}"
     parts = [*done.removed, *(["the network"] if done.network else [])]
     return f"{'would remove' if done.dry_run else 'removed'} {', '.join(parts)}"

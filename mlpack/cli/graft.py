@@ -6,14 +6,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlpack.cli import options, output
+from mlpack.api.requests import Graft
+from mlpack.cli import console
+from mlpack.kinds import ENGINE_CHOICE
 
 if TYPE_CHECKING:
     from mlpack.api.graft import PlatformGraft
 
 
-@options.command(
+@console.command(
     "graft",
+    Graft,
     examples="""
     mlpack graft docker-archive:v1.tar docker-archive:v2.tar -o oci:images:v2
     mlpack graft oci:images:v1 oci:built:latest -o oci:images:v2 --engine containerd
@@ -31,9 +34,9 @@ if TYPE_CHECKING:
     metavar="REF",
     help="Where it goes: NAME:VERSION in this project, oci:DIR:TAG, or a registry.",
 )
-@click.option("--engine", default="", metavar="NAME", help="moby, containerd or podman.")
-@click.option("--platform", metavar="OS/ARCH", help="Graft only the images for this platform.")
-def graft(old: str, new: str, out: str, engine: str, platform: str | None) -> None:
+@click.option("--engine", default="", metavar="NAME", help=f"{ENGINE_CHOICE}.")
+@click.option("--platform", type=console.PLATFORM, help="Graft only the images for this platform.")
+def graft(request: Graft) -> None:
     """Turn an image built by any tool into one layer on what devices hold.
 
     Compares the file systems of OLD and NEW, times left out, and writes OLD, one layer
@@ -42,44 +45,30 @@ def graft(old: str, new: str, out: str, engine: str, platform: str | None) -> No
     on OLD no more, NEW is written, and the answer says so. OLD and NEW are written as
     for mlpack diff. As NAME:VERSION it is a release like those of mlpack build.
     """
-    from mlpack.api import graft as api
-    from mlpack.oci.descriptor import Platform
-
-    with output.progress("reading layers") as advance:
-        made = api.graft(
-            options.project_if_any(),
-            old,
-            new,
-            out,
-            engine=engine,
-            platform=Platform.parse(platform) if platform else None,
-            registries=options.registries(),
-            advance=advance,
-            now=options.now(),
-        )
+    made = console.project().graft(request)
     for each in made.platforms:
-        _talk(each, f"{each.platform}: " if len(made.platforms) > 1 else "")
+        _notes(each, f"{each.platform}: " if len(made.platforms) > 1 else "")
     if made.left_out:
         names = ", ".join(str(each) for each in made.left_out)
-        output.note(f"left out, since OLD has no image for it: {names}")
-    output.answer(made.to_json(), made.reference)
+        console.note(f"left out, since OLD has no image for it: {names}")
+    console.answer(made, made.reference)
 
 
-def _talk(made: PlatformGraft, where: str) -> None:
+def _notes(made: PlatformGraft, where: str) -> None:
     found, choice = made.difference, made.choice
-    output.note(
+    console.note(
         f"{where}{found.added} paths added, {found.changed} changed, {found.removed} removed"
         if found.entries
-        else f"{where}the file systems are equal but for times"
+        else f"{where}the file systems are equal except for times"
     )
     if choice.strategy == "new":
-        output.note(f"{where}{choice.why}: what was written is NEW, unchanged")
+        console.note(f"{where}{choice.why}: what was written is NEW, unchanged")
     elif made.layer:
-        output.note(f"{where}one layer of {output.size(made.layer.size)} on OLD")
+        console.note(f"{where}one layer of {console.size(made.layer.size)} on OLD")
     else:
-        output.note(f"{where}OLD's layers with NEW's settings; no layer was needed")
-    other = f"; NEW itself: {output.size(choice.new.total)}" if choice.strategy == "graft" else ""
+        console.note(f"{where}OLD's layers with NEW's settings; no layer was needed")
+    other = f"; NEW itself: {console.size(choice.new.total)}" if choice.strategy == "graft" else ""
     cost = choice.transfer
-    output.note(
-        f"{where}a device on OLD fetches {output.size(cost.total)} with {cost.engine}{other}"
+    console.note(
+        f"{where}a device on OLD fetches {console.size(cost.total)} with {cost.engine}{other}"
     )

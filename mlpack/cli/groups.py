@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from mlpack.cli import options, output
+from mlpack.cli import console
 
 
-@options.command(
+@console.command(
     "groups",
     examples="""
     mlpack groups
@@ -16,18 +16,17 @@ def groups() -> None:
     """List the device groups of mlpack.toml.
 
     A device group is devices that get releases together: [deploy.groups.NAME] with the target
-    condition that says which they are. docs/deploy.md goes the whole way.
+    condition that selects them. How releases reach them: mlpack docs how-to/deploy
     """
-    from mlpack.api.groups import list_groups
-    from mlpack.model.amounts import share_text, stages_text
+    from mlpack.settings.reader import share_text, stages_text
 
-    found = list_groups(options.project())
+    found = console.project().groups()
     if not found.groups:
-        output.note(
+        console.note(
             "mlpack.toml has no device group: add [deploy.groups.vans] "
             "with target = \"tags.deviceGroup = 'vans'\""
         )
-        output.answer(found.to_json(), "")
+        console.answer(found, "")
         return
     headers = ("group", "target", "stages", "runs / fails", "requires")
     rows = [
@@ -40,4 +39,4 @@ def groups() -> None:
         )
         for each in found.groups
     ]
-    output.answer(found.to_json(), lambda: output.table(headers, rows))
+    console.answer(found, lambda: console.table(headers, rows))

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from mlpack.cli import options, output
+from mlpack.api.requests import Init
+from mlpack.cli import console
+
+if TYPE_CHECKING:
+    from mlpack.api.init import Started
 
 
-@options.command(
+@console.command(
     "init",
+    Init,
     examples="""
     mlpack init --template fan fan      the fan failure example, in ./fan
     mlpack init                         a project for your own model, here
@@ -32,26 +39,35 @@ from mlpack.cli import options, output
     type=click.Choice(["github", "azure"]),
     help="Add the steps that publish a model after training, for GitHub or Azure Pipelines.",
 )
-def init(directory: Path, template: str, name: str, ci: str | None) -> None:
-    """Start a project: mlpack.toml, score.py, requirements.in.
+def init(request: Init) -> None:
+    """Start a project: mlpack.toml, requirements.in.
 
-    Files that exist are never overwritten. A .gitignore gets the lines it lacks. With --ci,
-    what is a project already gets those files alone.
+    An ONNX model needs no scoring script. Existing files are never overwritten. A .gitignore
+    gets the lines it lacks. With --ci, an existing project gets only those files.
     """
-    from mlpack.api import init as api
+    started = console.project().init(request)
+    if started.guessed:
+        folder = started.directory.resolve().name
+        console.note(
+            f"{folder!r} cannot be a model's name, so the model is called {started.name!r}: "
+            "change [model] name in mlpack.toml, or give --name"
+        )
+    console.answer(started, lambda: _text(started))
 
-    place = options.settings().directory / directory
-    started = api.init(place, template=template, name=name, ci=ci or "")
-    output.answer(started.to_json(), lambda: _text(started.directory, started.name, started.files))
 
-
-def _text(directory: Path, name: str, files: tuple[str, ...]) -> str:
+def _text(started: Started) -> str:
+    directory, name, files = started.directory, started.name, started.files
     written = "\n".join(f"  {directory / each}" for each in files)
     if "mlpack.toml" not in files:
         return f"written:\n{written}"
-    steps = ["mlpack base build", f"mlpack register {name}.onnx", f"mlpack build {name}"]
+    steps = [
+        f"mlpack register {name}.onnx",
+        f"mlpack serve {name}",
+        "mlpack base build",
+        f"mlpack build {name}",
+    ]
     if "train.py" in files:
         steps.insert(0, "python train.py")
     if directory.resolve() != Path.cwd():
-        steps.insert(0, f"cd {directory}")
+        steps.insert(0, f"cd {shlex.quote(str(directory))}")
     return f"written:\n{written}\nnext:\n" + "\n".join(f"  {each}" for each in steps)

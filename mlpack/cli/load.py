@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import click
 
-from mlpack.cli import options, output
+from mlpack.api.requests import Load
+from mlpack.cli import console
 
 
-@options.command(
+@console.command(
     "load",
+    Load,
     examples="""
     mlpack load fan
     mlpack load fan:2 --engine podman
@@ -18,25 +20,17 @@ from mlpack.cli import options, output
 @click.argument("image", metavar="IMAGE")
 @click.option("--engine", default="docker", metavar="NAME", help="docker or podman.")
 @click.option("--name", default="", metavar="REPOSITORY:TAG", help="What the engine calls it.")
-def load(image: str, engine: str, name: str) -> None:
+def load(request: Load) -> None:
     """Bring an image into Docker or podman on this machine.
 
-    IMAGE is written as for mlpack diff. Docker is given only the layers it lacks; podman
-    says of none that it has it, is given all, and keeps what is new to it. Prints what
-    the engine calls the image.
+    IMAGE is written as for mlpack diff. Docker with its own image store is given only the
+    layers it lacks; podman, and Docker with the containerd image store, are given all of them
+    and keep what is new. Prints what the engine calls the image.
     """
-    from mlpack.api import load as api
-
-    loaded = api.load(
-        options.project_if_any(),
-        image,
-        engine=engine,
-        name=name,
-        registries=options.registries() if "/" in image else None,
-    )
+    loaded = console.project().load(request)
     plan = loaded.bundle
-    output.note(
-        f"{engine}: {len(plan.carried)} of {len(plan.image.layers)} layers given, "
+    console.note(
+        f"{loaded.engine}: {len(plan.carried)} of {len(plan.image.layers)} layers loaded, "
         f"for {plan.image.platform}"
     )
-    output.answer(loaded.to_json(), loaded.name)
+    console.answer(loaded, loaded.name)

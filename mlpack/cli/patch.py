@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlpack.cli import options, output
-from mlpack.words import counted, share
+from mlpack.api.requests import ApplyPatch, MakePatch
+from mlpack.cli import console
+from mlpack.humanize import counted, share
 
 if TYPE_CHECKING:
     from mlpack.api.patch import Patched
-    from mlpack.delta import Description
-
-FILE = click.Path(path_type=Path)
+    from mlpack.tensor_patch import Description
 
 
 @click.group(
@@ -25,95 +24,94 @@ FILE = click.Path(path_type=Path)
     "  mlpack patch inspect v2.mlpd",
 )
 def patch() -> None:
-    """Make, apply or look into a patch: what makes NEW of OLD."""
+    """Make, apply or inspect a patch that turns one file into another."""
 
 
-@options.command(
+@console.command(
     "make",
+    MakePatch,
     examples="""
     mlpack patch make v1.onnx v2.onnx -o v2.mlpd
     mlpack patch make fan:1 fan:2 -o fan-2.mlpd           model versions of one file
     mlpack patch make a/model.onnx.data b/model.onnx.data -o b.mlpd
     """,
 )
-@click.argument("old", type=FILE, metavar="OLD")
-@click.argument("new", type=FILE, metavar="NEW")
-@click.option("-o", "out", required=True, type=FILE, metavar="FILE", help="Where the patch goes.")
-def make(old: Path, new: Path, out: Path) -> None:
-    """Write a patch that makes the file NEW of the file OLD.
+@click.argument("old", type=console.FILE, metavar="OLD")
+@click.argument("new", type=console.FILE, metavar="NEW")
+@click.option(
+    "-o", "out", required=True, type=console.OUTPUT, metavar="FILE", help="Where the patch goes."
+)
+@console.effort
+def make(request: MakePatch) -> None:
+    """Write a patch that turns the file OLD into NEW.
 
-    Lossless for any two files, and small where they are versions of one model: arrays of
+    Lossless for any two files, and small if they are versions of one model: arrays of
     numbers are found and matched, and their differences written. External data of an ONNX
-    model is understood where the model lies beside it. OLD and NEW may be NAME:VERSION of
-    this project.
+    model is understood if the model is next to it. OLD and NEW may be NAME[:VERSION] of
+    this project. FILE is none of the files that are read.
     """
-    from mlpack.api import patch as api
-
-    here = options.settings().directory
-    size = (here / new).stat().st_size if (here / new).is_file() else None
-    with output.progress(f"making {out.name}", size) as advance:
-        made = api.make(options.project_if_any(), old, new, out, directory=here, advance=advance)
-    output.note(_said(made))
-    output.answer(made.to_json(), str(out))
+    made = console.project().make_patch(request)
+    console.note(_summary(made))
+    console.answer(made, str(request.out))
 
 
-@options.command(
+@console.command(
     "apply",
+    ApplyPatch,
     examples="""
     mlpack patch apply v1.onnx v2.mlpd -o v2.onnx
+    mlpack patch apply fan:1 fan-2.mlpd -o fan-2.onnx     the file of a model version
     """,
 )
-@click.argument("old", type=FILE, metavar="OLD")
-@click.argument("file", type=FILE, metavar="FILE")
-@click.option("-o", "out", required=True, type=FILE, metavar="NEW", help="Where NEW goes.")
-def apply(old: Path, file: Path, out: Path) -> None:
-    """Make NEW of OLD and the patch FILE.
+@click.argument("old", type=console.FILE, metavar="OLD")
+@click.argument("file", type=console.FILE, metavar="FILE")
+@click.option(
+    "-o", "out", required=True, type=console.OUTPUT, metavar="NEW", help="Where NEW goes."
+)
+def apply(request: ApplyPatch) -> None:
+    """Turn OLD into NEW by the patch FILE.
 
     NEW gets its name only when its sha256 is the one that the patch was made with; a patch
-    that is damaged or for another file leaves nothing behind.
+    that is damaged or for another file leaves nothing behind. OLD may be NAME[:VERSION] of
+    this project. NEW is neither OLD nor FILE.
     """
-    from mlpack.api import patch as api
-
-    here = options.settings().directory
-    with output.progress(f"making {out.name}") as advance:
-        advance.expect(api.inspect(here / file).new.size)
-        made = api.apply(here / old, here / file, here / out, advance=advance)
+    made = console.project().apply_patch(request)
     whole = made.description.new
-    output.note(f"{output.size(whole.size)}, sha256 {whole.sha256}")
-    output.answer({**made.to_json(), "file": str(out)}, str(out))
+    console.note(f"{console.size(whole.size)}, sha256 {whole.sha256}")
+    console.answer(made, str(request.out))
 
 
-@options.command(
+@console.command(
     "inspect",
     examples="""
     mlpack patch inspect v2.mlpd
     mlpack patch inspect v2.mlpd --json
     """,
 )
-@click.argument("file", type=FILE, metavar="FILE")
+@click.argument("file", type=console.FILE, metavar="FILE")
 def inspect(file: Path) -> None:
     """Show what a patch is for and what it is made of."""
-    from mlpack.api import patch as api
-
-    found = api.inspect(options.settings().directory / file)
-    output.answer(found.to_json(), lambda: _text(found))
+    found = console.project().inspect_patch(file)
+    console.answer(found, lambda: _text(found))
 
 
 for _command in (make, apply, inspect):
     patch.add_command(_command)
 
 
-def _said(made: Patched) -> str:
+def _summary(made: Patched) -> str:
     """What a patch takes, and how it makes the new file, in a line."""
     found = made.description
     whole = found.new.size
-    of = f", {share(found.size, whole)} of {output.size(whole)}" if whole else ""
-    beside = f" ({output.size(made.zstd)} by zstd -19)" if made.zstd is not None else ""
+    of = f", {share(found.size, whole)} of {console.size(whole)}" if whole else ""
+    beside = f" ({console.size(made.zstd)} by zstd -19)" if made.zstd is not None else ""
     kinds = ", ".join(
-        f"{output.size(each.size)} {each.kind} in {counted(each.operations, 'piece')}"
+        f"{console.size(each.size)} {each.kind} in {counted(each.operations, 'piece')}"
         for each in found.operations
     )
-    return f"{output.size(found.size)}{of}{beside}" + (f": {kinds}" if kinds else "")
+    equal = found.old.size == whole and found.new.sha256.startswith(found.old.sha256)
+    same = "; OLD and NEW are equal" if equal else ""
+    return f"{console.size(found.size)}{of}{beside}" + (f": {kinds}" if kinds else "") + same
 
 
 def _text(found: Description) -> str:
@@ -121,8 +119,8 @@ def _text(found: Description) -> str:
         (
             each.stream,
             each.coder,
-            output.size(each.size),
-            output.size(each.stored),
+            console.size(each.size),
+            console.size(each.stored),
             share(each.stored, found.size),
         )
         for each in found.streams
@@ -131,7 +129,7 @@ def _text(found: Description) -> str:
         (
             each.kind,
             f"{each.operations:,}",
-            output.size(each.size),
+            console.size(each.size),
             share(each.size, found.new.size),
         )
         for each in found.operations
@@ -139,13 +137,13 @@ def _text(found: Description) -> str:
     of = f", {share(found.size, found.new.size)} of the new file" if found.new.size else ""
     return "\n".join(
         [
-            f"patch of {output.size(found.size)}{of} (format {found.version})",
-            f"  old  {output.size(found.old.size):>9}  sha256 {found.old.sha256}",
-            f"  new  {output.size(found.new.size):>9}  sha256 {found.new.sha256}",
+            f"patch of {console.size(found.size)}{of} (format {found.version})",
+            f"  old  {console.size(found.old.size):>9}  sha256 {found.old.sha256}",
+            f"  new  {console.size(found.new.size):>9}  sha256 {found.new.sha256}",
             "",
-            output.table(("the new file is", "pieces", "bytes", "share"), made, right=(1, 2, 3)),
+            console.table(("the new file is", "pieces", "bytes", "share"), made, right=(1, 2, 3)),
             "",
-            output.table(
+            console.table(
                 ("stream", "stored as", "bytes", "in the patch", "share"), streams, right=(2, 3, 4)
             ),
         ]

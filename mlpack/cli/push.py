@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlpack.cli import options, output
+from mlpack.api.requests import Push
+from mlpack.cli import console
 
 if TYPE_CHECKING:
-    from mlpack.api.push import Pushed
-    from mlpack.azure.management import Account
+    from mlpack.api.push import PushResult
 
 
-@options.command(
+@console.command(
     "push",
+    Push,
     examples="""
     mlpack push                                    the newest release of the project's model
     mlpack push fan:2
@@ -28,51 +29,31 @@ if TYPE_CHECKING:
 @click.option(
     "--to",
     metavar="REPOSITORY[:TAG]",
-    help="Push there instead of to [image] repository; the tag is the version where none is said.",
+    help="Push there instead of to [image] repository; the tag is the version by default.",
 )
 @click.option(
     "--workspace",
     metavar="SUBSCRIPTION/GROUP/WORKSPACE",
-    help="Then say at the model in this Azure ML workspace what was released of it.",
+    help="Then tag the model in this Azure ML workspace with the release. Also the path of a "
+    "config.json, or . to search it.",
 )
-def push(release: str, to: str | None, workspace: str | None) -> None:
+def push(request: Push) -> None:
     """Send a release to its registry: only what it lacks.
 
     Prints the reference with its digest, and nothing else, on stdout. Logins are those of
     docker login and podman login. A push that broke off is finished by running it again.
     """
-    from mlpack.api.push import push as send
-    from mlpack.oci.reference import Reference
-
-    account = _workspace(workspace) if workspace else None
-    place = Reference.parse(to) if to else None
-    with output.progress("pushing") as bar:
-        pushed = send(
-            options.project(),
-            options.registries(),
-            release,
-            to=place,
-            advance=bar,
-            expect=bar.expect,
-        )
-    say(pushed)
-    if account:
-        from mlpack.api.workspace import tag_release
-
-        output.note(f"said at {tag_release(options.project(), account, pushed.reference)}")
-    output.answer(pushed.to_json(), str(pushed.reference))
+    pushed = console.project().push(request)
+    push_notes(pushed)
+    if pushed.workspace:
+        console.note(f"tagged {pushed.workspace}")
+    console.answer(pushed, str(pushed.reference))
 
 
-def _workspace(place: str) -> Account:
-    from mlpack.azure.management import CLOUD, workspace_account
-
-    return workspace_account(place, options.setting("azure_endpoint") or CLOUD)
-
-
-def say(pushed: Pushed) -> None:
-    """Say what moved; ``mlpack build --push`` does, too."""
+def push_notes(pushed: PushResult) -> None:
+    """Print what moved."""
     if pushed.replaced:
-        output.note(f"tag {pushed.tagged.tag} was {pushed.replaced} before")
+        console.note(f"tag {pushed.tagged.tag} was {pushed.replaced} before")
     if pushed.record_problem:
-        output.note(f"the release's record stays here: {pushed.record_problem}")
-    output.note(f"{pushed.tagged}: {output.moved(pushed.copied, pushed.counted)}")
+        console.note(f"the release's record stays here: {pushed.record_problem}")
+    console.note(f"{pushed.tagged}: {console.moved(pushed.copied, pushed.traffic)}")

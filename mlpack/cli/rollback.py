@@ -6,57 +6,56 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlpack.cli import options, output
-from mlpack.words import counted, size
+from mlpack.api.requests import Rollback
+from mlpack.cli import console
+from mlpack.humanize import counted, size
+from mlpack.json_document import document
 
 if TYPE_CHECKING:
-    from mlpack.api.rollback import Rollback
+    from mlpack.api.rollback import PreparedRollback
 
 
-@options.command(
+@console.command(
     "rollback",
+    Rollback,
     examples="""
     mlpack rollback --device-group vans                    to the release before
     mlpack rollback --device-group vans --to fan:1 --yes
     mlpack rollback --device-group vans --dry-run --json
     """,
 )
-@options.device_group
+@console.device_group
 @click.option("--to", default="", metavar="NAME:VERSION|none", help="Default: the one before.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done; change nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def rollback(name: str, to: str, dry_run: bool, yes: bool) -> None:
+def rollback(request: Rollback, dry_run: bool, yes: bool) -> None:
     """Go back to an earlier release, which the devices still hold.
 
-    Deletes the deployments above it, so that it applies again. Its image is on the devices
-    still, so that no layer is fetched, unless the device removed images it had not used for a week.
+    Deletes the deployments above it, so that it applies again. Its image is still on the
+    devices, so they fetch no layer, unless a device removed images unused for a week.
     """
-    from mlpack.api.rollback import prepare_rollback, run_rollback
-
-    project = options.project()
-    hub = options.hub(project)
-    found = prepare_rollback(project, hub, name, to)
+    project, group = console.project(), request.device_group
+    found = project.prepare_rollback(request)
     if not found.gone:
-        output.note(f"{name} has {found.release} already")
+        console.note(f"{group} has {found.release} already")
     else:
-        output.note(_sentence(found))
+        console.note(_sentence(found))
     if dry_run:
-        output.note("nothing was changed: --dry-run")
+        console.note("nothing was changed: --dry-run")
     elif found.gone:
-        output.agree(f"take {name} back to {found.release}?", yes=yes)
-        run_rollback(found, hub, options.now, say=output.note)
-    output.answer({**found.to_json(), "dry_run": dry_run}, f"{name} {found.release}")
+        console.agree(f"return {group} to {found.release}?", yes=yes)
+        project.rollback(request, found)
+    console.answer({**document(found), "dry_run": dry_run}, f"{group} {found.release}")
 
 
-def _sentence(found: Rollback) -> str:
+def _sentence(found: PreparedRollback) -> str:
     moved = counted(found.devices, "device")
     said = f"{found.gone[0].release} to {found.release} on {moved} of {found.group.name}"
     if found.heir is None:
         return f"{said}: they will run no release"
     if found.transfer is None:
-        return f"{said}; what they fetch is not known, as an image is not in this project"
+        return f"{said}; what they fetch is unknown, because an image is not in this project"
     layers = "no layer" if not found.transfer.layers else f"layers of {size(found.transfer.layers)}"
     total = found.transfer.total
-    return (
-        f"{said}: {layers}, {size(total)} each to ask the registry, {size(total * found.devices)}"
-    )
+    whole = size(total * found.devices)
+    return f"{said}: {layers}, {size(total)} each for requests to the registry, {whole}"

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from mlpack.cli import options, output
-from mlpack.words import times
+from mlpack.api.requests import Round
+from mlpack.cli import console
+from mlpack.humanize import times
 
 if TYPE_CHECKING:
     from mlpack.api.round import Rounding
-    from mlpack.stores.bench import Attempt
+    from mlpack.project.rounding_search import Attempt
 
 
-@options.command(
+@console.command(
     "round",
+    Round,
     examples="""
     mlpack round fan:2 --onto fan:1 --check check.npz --dry-run
     mlpack round fan:2 --onto fan:1 --check check.npz --max-error 0.01
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 @click.option(
     "--check",
     required=True,
-    type=click.Path(path_type=Path),
+    type=console.FILE,
     metavar="FILE",
-    help="Rows to compare on: .npz, an array for each input, and labels where there are any.",
+    help="Rows to compare on: .npz, an array for each input, and labels if there are any.",
 )
 @click.option(
     "--max-error",
@@ -43,82 +43,66 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--min-agreement",
-    type=options.SHARE,
+    type=console.SHARE,
     help="How many decisions must be the exact model's: 99.9%.",
 )
 @click.option(
+    "--min-accuracy",
+    type=console.SHARE,
+    help="How many decisions must be the labels' ones: 95%.",
+)
+@click.option(
     "--keep-bits",
-    type=int,
+    type=float,
     metavar="BITS",
-    help="Keep about so many bits of each difference. Default: the fewest within the bounds.",
+    help="Bits for each number that changed, about. Default: the smallest patch within the bounds.",
 )
 @click.option(
     "--version", default="", metavar="VERSION", help="Version. Default: the next whole number."
 )
-@click.option("--dry-run", is_flag=True, help="Show what each number of bits does; keep nothing.")
-def round(  # named as the command is
-    exact: str,
-    onto: str,
-    check: Path,
-    max_error: float | None,
-    min_agreement: Decimal | None,
-    keep_bits: int | None,
-    version: str,
-    dry_run: bool,
-) -> None:
-    """Make a version whose patch is several times smaller, and prove that it will do.
+@click.option("--dry-run", is_flag=True, help="Show patches of several sizes; keep nothing.")
+def round(request: Round) -> None:  # named as the command is
+    """Make a version whose patch is several times smaller, within bounds that are checked.
 
-    What NAME:VERSION changed since the version that devices hold is rounded. The model that
-    comes out is run here, beside the exact one, on the rows in FILE; it is registered as a
-    version of its own, with the record of that, if it is within the bounds: the largest
-    difference of any output, the share of equal decisions. Otherwise nothing is kept, and the
-    exit status is 3. Prints NAME:VERSION on stdout.
+    What NAME:VERSION changed since the version that devices hold is rounded, each array as far
+    as it matters little. Rounded models are run here, next to the exact one, on the rows in
+    FILE: one to three hundred runs. The one with the smallest patch within the bounds is
+    registered as a version of its own, with the record of that: the largest difference of any
+    output, the share of equal decisions, that of right ones. If none is, nothing is kept, and
+    the exit status is 3. Prints NAME:VERSION on stdout.
     """
-    from mlpack.api import round as api
-    from mlpack.delta.agreement import Bounds
-
-    agreement = float(min_agreement) if min_agreement is not None else None
-    with output.progress("rows scored", counting=True) as advance:
-        made = api.round_onto(
-            options.project(),
-            exact,
-            onto,
-            options.settings().directory / check,
-            Bounds(max_error=max_error, min_agreement=agreement),
-            keep_bits=keep_bits,
-            version=version,
-            dry_run=dry_run,
-            advance=advance,
-            now=options.now(),
-        )
+    made = console.project().round(request)
     if made.registered is None:
-        output.answer(made.to_json(), lambda: _table(made))
+        console.answer(made, lambda: _table(made))
         return
     for each in made.registered.notes:
-        output.note(each)
-    output.note(_table(made))
-    output.answer(made.to_json(), str(made.registered.version))
+        console.note(each)
+    console.note(_table(made))
+    console.answer(made, str(made.registered.version))
 
 
 def _table(made: Rounding) -> str:
-    exact = ("all", output.size(made.exact_patch), "", "0", "", "", "the exact version")
-    rows = [exact, *(_row(made, each) for each in made.attempts)]
-    headers = ("bits", "patch", "smaller", "max error", "agreement", "accuracy", "")
+    exact = (console.size(made.exact_patch), "", "0", "", "", "the exact version")
+    rows = [*(_row(made, each) for each in made.attempts), exact]
+    headers = ("patch", "smaller", "max error", "agreement", "accuracy", "")
     of = f"{made.exact} onto {made.anchor}, {made.rows:,} rows"
-    return f"{of}\n\n{output.table(headers, rows, right=range(6))}"
+    return f"{of}\n\n{console.table(headers, rows, right=range(5))}"
 
 
 def _row(made: Rounding, each: Attempt) -> tuple[str, ...]:
-    found, patch = each.found, each.patch
+    found, chosen = each.found, made.registered and made.registered.version.derived
     accuracy = f"{_share(found.exact_accuracy)} → {_share(found.rounded_accuracy)}"
     return (
-        str(each.keep_bits),
-        output.size(patch) if patch is not None else "",
-        times(made.exact_patch, patch) if patch else "",
+        console.size(each.patch),
+        times(made.exact_patch, each.patch),
         f"{found.max_error:.3g}",
         _share(found.agreement),
         accuracy if found.exact_accuracy is not None else "",
-        "refused" if each.broken else "",
+        "refused"
+        if each.broken
+        else "registered"
+        if chosen and chosen.rounded_patch == each.patch
+        else "",
     )
 
 

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import sys
+import csv
+import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
-from mlpack.cli import options, output
+from mlpack.api.requests import Score
+from mlpack.cli import console
 
 if TYPE_CHECKING:
-    from mlpack.api.score import Results
-    from mlpack.plan.latency import Summary
-    from mlpack.stores.scoring import Scored
+    from mlpack.api.score import LatencySummary, Results
+    from mlpack.project.scoring_client import Scored
 
 
-@options.command(
+@console.command(
     "score",
+    Score,
     examples="""
-    mlpack score fan 600,38,150,47
-    mlpack score http://localhost:5001 dog.jpg cat.png
+    mlpack score localhost:5001 600,38,150,47
+    mlpack score localhost:5001 tenure=5,plan=pro
+    mlpack score localhost:5001 customers.csv --csv > scored.csv
+    mlpack score https://edge-7.example.com dog.jpg cat.png
     mlpack score resnet50v2:3 dog.jpg --engine podman
-    mlpack score http://localhost:5001 dog.jpg --repeat 1000 --concurrency 16
+    mlpack score localhost:5001 dog.jpg --repeat 1000 --concurrency 16
     """,
 )
 @click.argument("module", metavar="IMAGE_OR_URL")
@@ -43,51 +47,60 @@ if TYPE_CHECKING:
 )
 @click.option("--engine", default="docker", metavar="NAME", help="docker or podman, for an image.")
 @click.option("--network", default="", metavar="NAME", help="The container's network, as host.")
-@options.env("Set in the container.")
-def score(
-    module: str,
-    inputs: Sequence[str],
-    repeat: int,
-    concurrency: int,
-    timeout: float,
-    engine: str,
-    network: str,
-    env: tuple[tuple[str, str], ...],
-) -> None:
-    """Ask a module what it makes of pictures, readings or tensors.
+@console.env("Set in the container.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print a CSV file's rows with predictions.")
+def score(request: Score, as_csv: bool) -> None:
+    """Send pictures, values or tensors to a module, and show its answers.
 
-    IMAGE_OR_URL is an address, or an image as for mlpack run, which is started and ended
-    again. INPUT is a JPEG, PNG, .npy or .json file, numbers with commas between them
-    (after -- where the first is negative), or - for standard input. With --repeat,
-    the table below shows how fast the answers came.
+    IMAGE_OR_URL is an address, such as localhost:5001, or else an image as for mlpack run,
+    which Docker or podman starts for it and removes. INPUT is values with commas between them,
+    in the order of the model's inputs (after -- if the first is negative) or as NAME=VALUE;
+    a .csv file whose header names the inputs, each row of which is scored; a JPEG, PNG,
+    .npy or .json file; JSON itself; or - for standard input. With --repeat, a table shows how
+    fast the answers came.
     """
-    from mlpack.api import score as api
-
-    samples = api.read_samples(inputs, sys.stdin.buffer.read)
-    place = api.module(
-        options.project_if_any(),
-        module,
-        engine=engine,
-        network=network,
-        env=dict(env),
-        registries=options.registries() if "/" in module and "://" not in module else None,
+    results = console.project().score(request)
+    console.answer(
+        results, lambda: _csv(results) if as_csv and any(results.predictions) else _text(results)
     )
-    total = repeat * len(samples)
-    with place as url, output.progress("scoring", total, counting=True) as bar:
-        results = api.score(
-            url, samples, repeat=repeat, concurrency=concurrency, seconds=timeout, advance=bar
-        )
-    output.answer(results.to_json(), lambda: _text(results))
     results.require_all()
 
 
+def _csv(results: Results) -> str:
+    """The rows of all CSV files, each followed by its predictions."""
+    from mlpack.model.predictions import columns, written
+
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    names = columns(results.predictions)
+    header = results.tables[0].names
+    writer.writerow((*header, *names))
+    rows = [row for each in results.tables for row in each.rows]
+    for row, found in zip(rows, results.predictions, strict=True):
+        writer.writerow((*(row if header else ()), *(written(found.get(each)) for each in names)))
+    return out.getvalue().rstrip("\n")
+
+
+def _predicted(results: Results) -> str:
+    from mlpack.model.predictions import columns, written
+
+    names = columns(results.predictions)
+    rows = [
+        (str(number), *(written(found.get(each)) for each in names))
+        for number, found in enumerate(results.predictions, 1)
+    ]
+    return console.table(("row", *names), rows, right=(0,))
+
+
 def _text(results: Results) -> str:
-    answered = [each for each in results.scored if each.answer is not None]
     parts = []
-    if len(results.scored) > 1:
-        parts.append(_overview(results.scored))
-    elif answered:
-        parts.append(_whole(answered[0]))
+    single = [each for each in results.scored if not each.sample.rows]
+    if any(results.predictions):
+        parts.append(_predicted(results))
+    if len(single) > 1 or (single and results.tables):
+        parts.append(_overview(single))
+    elif single and single[0].answer is not None:
+        parts.append(_whole(single[0]))
     if results.summary.requests > len(results.scored):
         parts.append(_summary(results.summary))
     return "\n\n".join(parts)
@@ -97,7 +110,10 @@ def _whole(scored: Scored) -> str:
     from mlpack.model.answer import meaning
 
     found = meaning(scored.answer.document) if scored.answer else None
-    return output.table(found.headers, found.rows, right=(1,)) if found else _line(scored)
+    if not found:
+        return _line(scored)
+    table = console.table(found.headers, found.rows, right=(1,))
+    return f"label: {found.label}\n\n{table}" if found.label else table
 
 
 def _overview(scored: Sequence[Scored]) -> str:
@@ -106,9 +122,9 @@ def _overview(scored: Sequence[Scored]) -> str:
     rows = []
     for each in scored:
         found = meaning(each.answer.document) if each.answer else None
-        cells = found.rows[0] if found and len(found.rows) else (_line(each), "")
+        cells = found.answer if found and found.rows else (_line(each), "")
         rows.append((each.sample.name, *cells))
-    return output.table(("input", "answer", "probability"), rows, right=(2,))
+    return console.table(("input", "answer", "probability"), rows, right=(2,))
 
 
 def _line(scored: Scored) -> str:
@@ -118,11 +134,11 @@ def _line(scored: Scored) -> str:
     if answer is None:
         return str(scored.error)
     if answer.document is None and answer.content:
-        return f"{output.size(len(answer.content))} of {answer.content_type or 'no content type'}"
+        return f"{console.size(len(answer.content))} of {answer.content_type or 'no content type'}"
     return shown(answer.document)
 
 
-def _summary(summary: Summary) -> str:
+def _summary(summary: LatencySummary) -> str:
     times = (summary.p50, summary.p90, summary.p99, summary.longest)
     row = (
         f"{summary.requests:,}",
@@ -132,4 +148,4 @@ def _summary(summary: Summary) -> str:
     )
     headers = ("requests", "errors", "requests/s", "p50 ms", "p90 ms", "p99 ms", "longest ms")
     lines = [f"{count} times: {problem}" for problem, count in summary.problems.items()]
-    return "\n".join([output.table(headers, [row], right=range(len(headers))), *lines])
+    return "\n".join([console.table(headers, [row], right=range(len(headers))), *lines])

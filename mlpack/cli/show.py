@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
-from mlpack.cli import output
-from mlpack.cli.options import command, project
+from mlpack.cli import console
+from mlpack.model.comparison import describe
 
 if TYPE_CHECKING:
-    from mlpack.api.models import Shown
-    from mlpack.model.derivation import Derivation
+    from mlpack.api.models import ShownModel
+    from mlpack.model.comparison import Comparison
+    from mlpack.model.version import Derivation, ModelFile
 
 _SHOWN_FILES = 20
+_SHOWN_SHA256 = 12
+"""Of its digits; --json has all."""
 
 
-@command(
+@console.command(
     "show",
     examples="""
     mlpack show fan              the newest version
@@ -27,32 +30,32 @@ _SHOWN_FILES = 20
 @click.argument("model", metavar="NAME[:VERSION]")
 def show(model: str) -> None:
     """Show one model version: files, signature, metrics."""
-    from mlpack.api import models as api
-
-    found = api.show(project(), model)
-    output.answer(found.to_json(), lambda: "\n".join(_lines(found)))
+    found = console.project().show(model)
+    console.answer(found, lambda: "\n".join(_lines(found)))
 
 
-def _lines(shown: Shown) -> Iterator[str]:
+def _lines(shown: ShownModel) -> Iterator[str]:
     version = shown.version
-    yield f"{version}  ({version.framework}, {output.size(version.size)})"
+    yield f"{version}  ({version.framework}, {console.size(version.size)})"
     for label, text in _facts(shown):
         yield f"  {label:<14} {text}"
 
 
-def _facts(shown: Shown) -> Iterator[tuple[str, str]]:
+def _facts(shown: ShownModel) -> Iterator[tuple[str, str]]:
     version = shown.version
     yield "digest", str(version.digest)
     yield "release", str(shown.release) if shown.release else f"none yet: mlpack build {version}"
+    if shown.aliases:
+        yield "aliases", ", ".join(shown.aliases)
     yield "registered", version.created
     if version.source_commit:
         yield "commit", version.source_commit
-    for file in version.files[:_SHOWN_FILES]:
-        yield "file", f"{file.path}  {output.size(file.size)}"
-    if len(version.files) > _SHOWN_FILES:
-        yield "", f"and {len(version.files) - _SHOWN_FILES} more: see --json"
+    yield from _files("file", version.files)
+    if version.folder:
+        yield "folder", f"AZUREML_MODEL_DIR/{version.folder}"
     if version.scoring:
-        yield "scoring", f"{version.scoring.path}  {output.size(version.scoring.size)}"
+        yield from _files("scoring", (version.scoring,))
+    yield from _files("code", version.code)
     yield from (("input", str(each)) for each in version.signature.inputs)
     yield from (("output", str(each)) for each in version.signature.outputs)
     if version.opsets:
@@ -60,17 +63,36 @@ def _facts(shown: Shown) -> Iterator[tuple[str, str]]:
         yield "opsets", f"{opsets} (file format {version.ir_version})"
     yield from (("metric", f"{key} = {value}") for key, value in version.metrics.items())
     yield from (("tag", f"{key} = {value}") for key, value in version.tags.items())
+    if version.compared:
+        yield from _compared(version.compared)
     if version.derived:
         yield from _derived(version.derived)
 
 
+def _compared(record: Comparison) -> Iterator[tuple[str, str]]:
+    """How it answers compared with the estimator it was converted from."""
+    rows = f"rows of sha256 {record.check[:_SHOWN_SHA256]}" if record.check else "made rows"
+    yield "compared", f"{describe(record.difference)}, on {record.rows:,} {rows}"
+    if record.rounding and record.rounding_matters:
+        yield "rounding", f"{describe(record.rounding)}, before numbers are rounded to float32"
+    versions = ", ".join(f"{name} {version}" for name, version in record.packages.items())
+    yield "converted by", versions
+
+
+def _files(label: str, files: Sequence[ModelFile]) -> Iterator[tuple[str, str]]:
+    for file in files[:_SHOWN_FILES]:
+        yield label, f"{file.path}  {console.size(file.size)}"
+    if len(files) > _SHOWN_FILES:
+        yield "", f"and {len(files) - _SHOWN_FILES} more: see --json"
+
+
 def _derived(record: Derivation) -> Iterator[tuple[str, str]]:
-    """How it was made of another version, and what proves that it will do."""
+    """How it was rounded from another version, and the proof of its quality."""
     yield "rounded from", f"{record.exact.version}  {record.exact.digest}"
     yield "onto", f"{record.anchor.version}  {record.anchor.digest}"
-    sizes = f"{output.size(record.rounded_patch)} instead of {output.size(record.exact_patch)}"
-    yield "patch", f"{sizes}, {record.keep_bits} bits of each difference kept"
-    yield "checked on", f"{record.rows:,} rows of sha256 {record.check}"
+    sizes = f"{console.size(record.rounded_patch)} instead of {console.size(record.exact_patch)}"
+    yield "patch", sizes
+    yield "checked on", f"{record.rows:,} rows of sha256 {record.check[:_SHOWN_SHA256]}"
     allowed = record.max_error_allowed
     yield (
         "max error",
@@ -81,3 +103,5 @@ def _derived(record: Derivation) -> Iterator[tuple[str, str]]:
     if record.exact_accuracy is not None and record.rounded_accuracy is not None:
         before, after = 100 * record.exact_accuracy, 100 * record.rounded_accuracy
         yield "accuracy", f"{after:.2f} % (exact: {before:.2f} %)"
+    for each in record.curve:
+        yield "curve", f"{console.size(each.patch)}, max error {each.max_error:.3g}"

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlpack.cli import options, output
+from mlpack.cli import console
 
 if TYPE_CHECKING:
-    from mlpack.plan.status import GroupStatus
+    from mlpack.rollout.show import GroupStatus
 
 
-@options.command(
+@console.command(
     "status",
     examples="""
     mlpack status
@@ -21,39 +21,35 @@ if TYPE_CHECKING:
     mlpack status --json
     """,
 )
-@options.optional_group
-@click.option("--watch", is_flag=True, help="Look again and again, until all is complete.")
+@console.optional_group
+@click.option("--watch", is_flag=True, help="Look again until all rollouts are complete.")
 @click.option(
-    "--poll", type=options.TIME, default="30s", show_default=True, help="How often --watch looks."
+    "--poll", type=console.TIME, default="30s", show_default=True, help="How often --watch looks."
 )
-def status(name: str, watch: bool, poll: int) -> None:
-    """Show how the rollouts to the device groups stand.
+def status(device_group: str, watch: bool, poll: int) -> None:
+    """Show the rollouts to the device groups.
 
     For each group its latest release, and a bar per stage: how many of the devices up to
-    that stage run it. How many have it from the hub is the hub's own count, some minutes old.
+    that stage run it. How many have received it is the hub's own count, a few minutes old.
     """
-    from mlpack.api.status import status as look
-
-    project = options.project()
-    hub = options.hub(project)
+    project = console.project()
     while True:
-        found = look(project, hub, name)
+        found = project.status(device_group)
         if watch and sys.stdout.isatty():
             click.clear()
         _show(found)
         if not found:
-            output.note("mlpack.toml has no device group: mlpack groups says how to add one")
-        if not watch or all(each.current is None or _still(each) for each in found):
+            console.note("mlpack.toml has no device group: mlpack groups shows how to add one")
+        if not watch or all(
+            each.current is None or each.current.state == "complete" for each in found
+        ):
             return
-        options.sleep(poll)
+        project.sleep(poll)
 
 
 def _show(found: tuple[GroupStatus, ...]) -> None:
-    from mlpack.render.status import status_blocks
+    from mlpack.rollout.show import status_blocks
 
-    document = {"groups": [each.to_json() for each in found]}
-    output.answer_blocks(document, [block for each in found for block in status_blocks(each)])
-
-
-def _still(each: GroupStatus) -> bool:
-    return each.current is not None and each.current.state == "complete"
+    console.answer_blocks(
+        {"groups": found}, [block for each in found for block in status_blocks(each)]
+    )

@@ -1,11 +1,11 @@
-"""What a module's answer says, for people: classes or faults, each with its probability."""
+"""A module's answer for people: classes or faults, each with its probability."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 BEST = 5
 _SHOWN = 200
@@ -19,6 +19,17 @@ class Meaning:
 
     headers: tuple[str, str]
     rows: tuple[tuple[str, str], ...]
+    label: str = ""
+    """The class that a classifier decides for, if its probabilities have numbers, not names.
+
+    Not always the most probable one: ``SVC``, for example, decides without its probabilities.
+    """
+
+    @property
+    def answer(self) -> tuple[str, str]:
+        """The first row, with the label."""
+        name, probability = self.rows[0]
+        return f"{self.label} ({name})" if self.label else name, probability
 
 
 CLASSES = ("class", "probability")
@@ -26,7 +37,7 @@ FAULTS = ("fault", "probability of a fault")
 
 
 def meaning(document: object) -> Meaning | None:
-    """The classes or faults in an answer; ``None`` where it holds neither."""
+    """Return the classes or faults in an answer; ``None`` if it has neither."""
     if not isinstance(document, Mapping):
         return None
     if "fault" in document:
@@ -39,27 +50,46 @@ def meaning(document: object) -> Meaning | None:
         return Meaning(
             CLASSES, tuple((str(e["label"]), percent(e["probability"])) for e in top[:BEST])
         )
-    return _classes(result)
+    outputs = tuple(result.values()) if isinstance(result, Mapping) else ()
+    found = next(filter(None, map(_classes, (result, *outputs))), None)
+    label = next(filter(None, map(_label, outputs)), "")
+    numbered = found is not None and found.rows[0][0].startswith(_NUMBERED)
+    return replace(found, label=label) if found and numbered and label else found
+
+
+_NUMBERED = "number "
+
+
+def _label(output: object) -> str:
+    """Read the label of one row, a text or a whole number."""
+    while isinstance(output, list) and len(output) == 1:
+        output = output[0]
+    known = isinstance(output, str | int) and not isinstance(output, bool)
+    return str(output) if known else ""
 
 
 def _classes(result: object) -> Meaning | None:
-    """Probabilities of all classes, which then have numbers for names."""
-    if not isinstance(result, list) or len(result) < 2:
+    """Read the probabilities of all classes of one row, by name or by number."""
+    while isinstance(result, list) and len(result) == 1:
+        result = result[0]
+    if isinstance(result, list):
+        result = {f"{_NUMBERED}{each}": share for each, share in enumerate(result)}
+    if not isinstance(result, Mapping) or len(result) < 2:
         return None
-    if not all(_is_probability(each) for each in result) or abs(sum(result) - 1) > _SUM:
+    if not all(map(_is_probability, result.values())) or abs(sum(result.values()) - 1) > _SUM:
         return None
-    best = sorted(range(len(result)), key=lambda number: -result[number])[:BEST]
-    return Meaning(CLASSES, tuple((f"number {each}", percent(result[each])) for each in best))
+    best = sorted(result, key=lambda name: -result[name])[:BEST]
+    return Meaning(CLASSES, tuple((str(each), percent(result[each])) for each in best))
 
 
 def shown(document: object) -> str:
-    """An answer in one line, cut where it is long."""
+    """Return an answer in one line, cut if it is long."""
     text = json.dumps(document, ensure_ascii=False)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text)} characters; --json)"
 
 
 def percent(probability: float) -> str:
-    """A probability for people.
+    """Write a probability for people.
 
     >>> percent(0.98765), percent(0.0001)
     ('98.8 %', '0.0 %')

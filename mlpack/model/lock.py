@@ -14,13 +14,16 @@ import tomli_w
 
 from mlpack.errors import MlpackError
 from mlpack.oci import descriptor as media
-from mlpack.oci.descriptor import Descriptor, Platform
-from mlpack.oci.digest import Digest
-from mlpack.oci.document import InvalidContent, Node, canonical
-from mlpack.oci.image import Layer
-from mlpack.oci.packing import Packing
+from mlpack.oci.descriptor import Descriptor, Digest, InvalidContent, Node, Platform, canonical
+from mlpack.oci.image import Layer, Packing
 
 VERSION = 1
+
+PATCH_FORMATS = (1, 2)
+"""Formats of patches that bases made now apply; the last is made (docs/reference/patch-format.md).
+
+Bases that apply format 2 also unpack packed models.
+"""
 
 
 class InvalidLock(MlpackError):
@@ -68,8 +71,8 @@ class LockedPlatform:
     layers: tuple[LockedLayer, ...]
     python: tuple[LockedPackage, ...] = ()
     debian: tuple[DebianPackage, ...] = ()
-    patches: int = 0
-    """The version of patches that its runtime applies; 0 for bases made before there were any."""
+    patch_formats: tuple[int, ...] = (1,)
+    """The formats of patches that its runtime applies (docs/reference/patch-format.md)."""
 
     @property
     def gpu(self) -> bool:
@@ -78,11 +81,11 @@ class LockedPlatform:
 
     @property
     def onnxruntime(self) -> str:
-        """The version of onnxruntime, whichever build it is; empty where there is none."""
+        """The version of onnxruntime, of either build; empty if the base has none."""
         return self.version_of("onnxruntime-gpu") or self.version_of("onnxruntime")
 
     def version_of(self, package: str) -> str:
-        """The locked version of a Python package, or an empty text."""
+        """Return the locked version of a Python package, or an empty text."""
         return next((each.version for each in self.python if each.name == package), "")
 
 
@@ -102,10 +105,10 @@ class LockedBase:
     packing: Packing
     platforms: tuple[LockedPlatform, ...]
     pinned: str = ""
-    """``source`` by digest, where it is an image in a registry."""
+    """``source`` by digest, if it is an image in a registry."""
 
     def on(self, platform: Platform) -> LockedPlatform | None:
-        """The base for ``platform``, where there is one; for linux/arm64/v8 that of linux/arm64."""
+        """Return the base for ``platform``, if any; for linux/arm64/v8 that of linux/arm64."""
         exact = (each for each in self.platforms if each.platform == platform)
         fitting = (each for each in self.platforms if each.platform.fits(platform))
         return next(exact, None) or next(fitting, None)
@@ -123,7 +126,7 @@ class Lock:
         """Read a lock; raise :class:`InvalidLock` unless it is exactly what mlpack wrote."""
         try:
             document = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidLock(f"mlpack.lock is not TOML ({error})") from error
         seal = document.pop("seal", None)
         version = document.get("version")
@@ -149,7 +152,7 @@ class Lock:
             raise InvalidLock(str(error)) from error
 
     def dump(self) -> str:
-        """The lock as text; the same lock gives the same text."""
+        """Write the lock as text; the same lock is always the same text."""
         document: dict[str, object] = {"version": VERSION, "base": _base_to(self.base)}
         if self.anchors:
             document["anchors"] = {name: str(self.anchors[name]) for name in sorted(self.anchors)}
@@ -187,7 +190,7 @@ def _platform_to(locked: LockedPlatform) -> dict[str, object]:
     return {
         "name": str(locked.platform),
         "manifest": {"digest": str(locked.manifest.digest), "size": locked.manifest.size},
-        **({"patches": locked.patches} if locked.patches else {}),
+        "patch-formats": list(locked.patch_formats),
         "layer": [
             {
                 "role": each.role,
@@ -213,10 +216,11 @@ def _platform_to(locked: LockedPlatform) -> dict[str, object]:
 
 
 def _platform_from(node: Node) -> LockedPlatform:
-    manifest, patches = node.need("manifest"), node.get("patches")
+    manifest, formats = node.need("manifest"), node.get("patch-formats")
     return LockedPlatform(
         platform=Platform.parse(node.need("name").text()),
-        patches=patches.integer() if patches else 0,
+        # Bases of before the entry.
+        patch_formats=tuple(each.integer() for each in formats.elements()) if formats else (1,),
         manifest=Descriptor(
             media.MANIFEST,
             Digest.from_json(manifest.need("digest")),

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 
 from mlpack.errors import MlpackError, UsageError
-from mlpack.model.version import ModelVersion, check_version, next_version
+from mlpack.model.order import moment, moment_after, next_version
+from mlpack.model.version import ModelVersion, check_version
 
 MAX_TEXT = 256
 """Characters of a tag's or metric's name and value; they are for people, and lists show them."""
@@ -21,7 +22,7 @@ class VersionTaken(MlpackError):
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """What the user says of a model: all optional, and none of it part of its digest."""
+    """A user's description of a model: all optional, and not part of its digest."""
 
     name: str = ""
     """Empty takes ``[model] name`` of mlpack.toml."""
@@ -53,33 +54,38 @@ class About:
 def settle(
     known: Sequence[ModelVersion],
     candidate: ModelVersion,
-    asked: str,
+    requested: str,
     reserved: Collection[str] = (),
 ) -> tuple[ModelVersion, ModelVersion | None]:
-    """The version ``candidate`` becomes, and the one that held its content before.
+    """Return the version ``candidate`` becomes, and the one that had its content before.
 
-    ``known`` are all versions of the model, ``asked`` the version the user wants
-    or empty, ``reserved`` versions that are something else. The same content keeps its
+    ``known`` are all versions of the model, ``requested`` the version of the user or
+    empty, ``reserved`` versions that are something else. The same content keeps its
     version and gains tags and metrics; so does a single file under another name, unless a
-    version is asked for.
+    version is requested for. New content is newer than all that is known, whatever the clock shows.
     Raises :class:`VersionTaken`.
     """
     same = next((each for each in known if each.digest == candidate.digest), None)
-    if same is None and not asked:
+    if same is None and not requested:
         same = next((each for each in known if _renamed(each, candidate)), None)
     if same:
-        return _merge(same, candidate, asked), same
+        return _merge(same, candidate, requested), same
     taken = {each.version: each for each in known}
-    if asked in taken:
+    if requested in taken:
         raise VersionTaken(
-            f"{taken[asked]} holds other content ({taken[asked].digest.short}, this is "
+            f"{taken[requested]} holds other content ({taken[requested].digest.short}, this is "
             f"{candidate.digest.short})"
         )
-    if asked in reserved:
+    if requested in reserved:
         raise VersionTaken(
-            f"{candidate.name}:{asked} is released already, and no model of this name"
+            f"{candidate.name}:{requested} is released already, but is not a model of this name"
         )
-    return replace(candidate, version=asked or next_version({*taken, *reserved})), None
+    version = requested or next_version({*taken, *reserved})
+    made = replace(candidate, version=version)
+    if made.created:
+        times = (each.created for each in known)
+        made = replace(made, created=moment_after(moment(made.created), times))
+    return made, None
 
 
 def _renamed(one: ModelVersion, other: ModelVersion) -> bool:
@@ -87,14 +93,15 @@ def _renamed(one: ModelVersion, other: ModelVersion) -> bool:
     return (
         len(one.files) == len(other.files) == 1
         and one.files[0].digest == other.files[0].digest
-        and one.scoring == other.scoring
+        and one.scripts == other.scripts
+        and one.folder == other.folder
     )
 
 
-def _merge(same: ModelVersion, candidate: ModelVersion, asked: str) -> ModelVersion:
-    if asked and asked != same.version:
+def _merge(same: ModelVersion, candidate: ModelVersion, requested: str) -> ModelVersion:
+    if requested and requested != same.version:
         raise VersionTaken(
-            f"this content is {same} already, it cannot be {same.name}:{asked} as well",
+            f"this content is {same} already, it cannot be {same.name}:{requested} as well",
             hint=f"use {same}: one content has one version",
         )
     return replace(
@@ -103,8 +110,10 @@ def _merge(same: ModelVersion, candidate: ModelVersion, asked: str) -> ModelVers
         metrics={**same.metrics, **candidate.metrics},
         # Where the same content comes again, the commit it first came from made it.
         source_commit=same.source_commit or candidate.source_commit,
+        rows_independent=same.rows_independent or candidate.rows_independent,
         # The latest proof: what it was checked on may be more by now.
         derived=candidate.derived or same.derived,
+        compared=candidate.compared or same.compared,
     )
 
 

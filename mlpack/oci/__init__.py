@@ -1,1 +1,1 @@
-"""OCI content as immutable values: no disk, no network, standard library only."""
+"""OCI content as immutable values; touches neither disk nor network."""

@@ -1,14 +1,222 @@
-"""Descriptors and platforms (OCI image-spec, descriptor.md and image-index.md)."""
+"""How content is named: digests, descriptors, platforms, references, and paths in layers.
+
+OCI image-spec, descriptor.md and image-index.md; references are
+``registry/repository[:tag][@digest]`` (distribution-spec, *Pulling*). Documents are written in one
+canonical form and read with checks: a message has the path to the offending value
+(``manifest.layers[3].digest``).
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
-from mlpack.errors import UsageError
-from mlpack.oci.digest import Digest
-from mlpack.oci.document import Node
+from mlpack.errors import MlpackError, UsageError
+
+MAX_DOCUMENT_BYTES = 4 * 1024 * 1024
+"""Larger manifests, indexes and configs are refused, as registries refuse them
+(distribution-spec, *Pushing Manifests*)."""
+
+MAX_INTEGER = 2**63 - 1
+"""What other tools can read: sizes in image-spec are int64."""
+
+
+class InvalidContent(MlpackError, ValueError):
+    """A document without a required value; ``where`` is the path inside it."""
+
+    def __init__(self, where: str, problem: str, *, hint: str = "") -> None:
+        super().__init__(f"{where}: {problem}", hint=hint)
+        self.where = where
+        self.problem = problem
+
+
+def canonical(value: object) -> bytes:
+    """Return JSON in the one form that mlpack hashes: sorted keys, no spaces, UTF-8.
+
+    >>> canonical({"b": 1, "a": [True, None]})
+    b'{"a":[true,null],"b":1}'
+    """
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A value inside a document, and the path to it."""
+
+    value: object
+    where: str
+
+    def get(self, key: str) -> Node | None:
+        """Return the member ``key`` of this object, or ``None`` if it is absent or null."""
+        found = self.mapping().get(key)
+        return None if found is None else Node(found, f"{self.where}.{key}")
+
+    def need(self, key: str) -> Node:
+        """Return the member ``key``; raise :class:`InvalidContent` if it is absent."""
+        found = self.get(key)
+        if found is None:
+            raise InvalidContent(self.where, f"{key!r} is missing")
+        return found
+
+    def mapping(self) -> Mapping[str, object]:
+        """Return this value as an object."""
+        if not isinstance(self.value, dict):
+            raise InvalidContent(self.where, "is not an object")
+        return self.value
+
+    def items(self) -> Iterator[tuple[str, Node]]:
+        """Yield the members of this object, each with its own path."""
+        for key, value in self.mapping().items():
+            yield key, Node(value, f"{self.where}.{key}")
+
+    def elements(self) -> Iterator[Node]:
+        """Yield the elements of this array, each with its own path."""
+        if not isinstance(self.value, list):
+            raise InvalidContent(self.where, "is not an array")
+        for number, value in enumerate(self.value):
+            yield Node(value, f"{self.where}[{number}]")
+
+    def text(self) -> str:
+        """Return this value as a string."""
+        if not isinstance(self.value, str):
+            raise InvalidContent(self.where, "is not a string")
+        return self.value
+
+    def integer(self, *, minimum: int = 0, maximum: int = MAX_INTEGER) -> int:
+        """Return this value as a whole number from ``minimum`` to ``maximum``."""
+        if isinstance(self.value, bool) or not isinstance(self.value, int):
+            raise InvalidContent(self.where, "is not a whole number")
+        if self.value < minimum:
+            raise InvalidContent(self.where, f"is {self.value}, less than {minimum}")
+        if self.value > maximum:
+            raise InvalidContent(self.where, f"is {self.value}, more than {maximum}")
+        return self.value
+
+    def texts(self) -> tuple[str, ...]:
+        """Return this array of strings."""
+        return tuple(element.text() for element in self.elements())
+
+    def text_map(self) -> dict[str, str]:
+        """Return this object of strings."""
+        return {key: value.text() for key, value in self.items()}
+
+
+def parse(content: bytes, where: str) -> Node:
+    """Read a JSON object; ``where`` names it in messages."""
+    if len(content) > MAX_DOCUMENT_BYTES:
+        raise InvalidContent(where, f"is {len(content)} bytes, more than {MAX_DOCUMENT_BYTES}")
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise InvalidContent(where, f"is not JSON ({error})") from error
+    node = Node(value, where)
+    node.mapping()
+    return node
+
+
+_SHA256 = re.compile(r"sha256:([0-9a-f]{64})")
+
+
+class InvalidDigest(MlpackError, ValueError):
+    """A text that is not ``sha256:`` and 64 lower-case hex digits."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Digest:
+    """The sha256 of some bytes.
+
+    :meth:`parse` refuses other algorithms: no registry or engine in use needs them.
+    """
+
+    hex: str
+    """64 lower-case hex digits."""
+
+    @classmethod
+    def parse(cls, text: str) -> Digest:
+        """Read ``sha256:…``; raise :class:`InvalidDigest` for anything else."""
+        found = _SHA256.fullmatch(text)
+        if found is None:
+            raise InvalidDigest(f"{text!r} is not a digest (sha256: and 64 hex digits)")
+        return cls(found[1])
+
+    @classmethod
+    def from_json(cls, node: Node) -> Digest:
+        """Read a member of a document; raise :class:`InvalidContent` with its path."""
+        try:
+            return cls.parse(node.text())
+        except InvalidDigest as error:
+            raise InvalidContent(node.where, str(error)) from error
+
+    @classmethod
+    def of(cls, content: bytes) -> Digest:
+        """Hash ``content``.
+
+        >>> Digest.of(b"").short
+        'e3b0c44298fc'
+        """
+        return cls(hashlib.sha256(content).hexdigest())
+
+    @property
+    def short(self) -> str:
+        """The first 12 hex digits, as engines show them."""
+        return self.hex[:12]
+
+    def __str__(self) -> str:
+        return f"sha256:{self.hex}"
+
+
+class Writable(Protocol):
+    """Accepts bytes."""
+
+    def write(self, data: bytes, /) -> object:
+        """Write the next bytes."""
+        ...
+
+
+class Hashed(Writable, Protocol):
+    """Accepts bytes, and knows the digest and the number of all it has accepted."""
+
+    @property
+    def digest(self) -> Digest:
+        """The digest of the bytes written so far."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """How many bytes were written so far."""
+        ...
+
+
+class Hashing:
+    """Hashes and counts what is written, and passes it on to ``out``."""
+
+    def __init__(self, out: Writable) -> None:
+        self._out = out
+        self._hash = hashlib.sha256()
+        self._size = 0
+
+    def write(self, data: bytes, /) -> None:
+        """Write the next bytes."""
+        self._hash.update(data)
+        self._size += len(data)
+        self._out.write(data)
+
+    @property
+    def digest(self) -> Digest:
+        """The digest of the bytes written so far."""
+        return Digest(self._hash.hexdigest())
+
+    @property
+    def size(self) -> int:
+        """How many bytes were written so far."""
+        return self._size
+
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -35,7 +243,7 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
 
 @dataclass(frozen=True, slots=True, order=True)
 class Platform:
-    """An operating system and a processor, in Go's words (``linux/arm64``)."""
+    """An operating system and an architecture, by Go's names (``linux/arm64``)."""
 
     os: str
     architecture: str
@@ -66,14 +274,14 @@ class Platform:
             variant.text() if variant else "",
         )
 
-    def fits(self, wanted: Platform) -> bool:
-        """Whether an image for this platform runs on ``wanted``; no variant fits every variant."""
-        variants = {self.variant, wanted.variant} - {""}
-        same = (self.os, self.architecture) == (wanted.os, wanted.architecture)
+    def fits(self, other: Platform) -> bool:
+        """Whether an image for this platform runs on ``other``; no variant fits every variant."""
+        variants = {self.variant, other.variant} - {""}
+        same = (self.os, self.architecture) == (other.os, other.architecture)
         return same and len(variants) <= 1
 
     def to_json(self) -> dict[str, str]:
-        """The ``platform`` member of an index entry."""
+        """Return the ``platform`` member of an index entry."""
         value = {"architecture": self.architecture, "os": self.os}
         return value | ({"variant": self.variant} if self.variant else {})
 
@@ -83,10 +291,10 @@ class Platform:
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """What some bytes are called: media type, digest and size in bytes.
+    """What identifies some bytes: media type, digest and size in bytes.
 
-    Two descriptors are equal when these three are; annotations and platform
-    describe the reference, not the bytes.
+    Two descriptors are equal if these three are; annotations and platform describe the reference,
+    not the bytes.
     """
 
     media_type: str
@@ -98,12 +306,12 @@ class Descriptor:
 
     @classmethod
     def of(cls, content: bytes, media_type: str) -> Descriptor:
-        """Describe ``content``."""
+        """Return the descriptor of ``content``."""
         return cls(media_type, Digest.of(content), len(content))
 
     @classmethod
     def from_json(cls, node: Node) -> Descriptor:
-        """Read a descriptor; raise :class:`InvalidContent` with its place."""
+        """Read a descriptor; raise :class:`InvalidContent` with its path."""
         annotations = node.get("annotations")
         platform = node.get("platform")
         artifact_type = node.get("artifactType")
@@ -117,7 +325,7 @@ class Descriptor:
         )
 
     def to_json(self) -> dict[str, object]:
-        """This descriptor as a JSON value; empty members are left out."""
+        """Return the JSON value; empty members are left out."""
         value: dict[str, object] = {
             "mediaType": self.media_type,
             "digest": str(self.digest),
@@ -130,3 +338,104 @@ class Descriptor:
         if self.artifact_type:
             value["artifactType"] = self.artifact_type
         return value
+
+
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_REGISTRY = re.compile(
+    r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?"
+)
+
+
+WHITEOUT = ".wh."
+
+
+class InvalidReference(UsageError):
+    """A text that is not an image reference."""
+
+    hint = "write it as registry.example.com/team/model:tag or …@sha256:…"
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Where an image is. There is no default registry: ``fan`` alone is refused."""
+
+    registry: str
+    repository: str
+    tag: str = ""
+    digest: Digest | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Reference:
+        """Read a reference.
+
+        >>> Reference.parse("localhost:5000/edge/fan:3").repository
+        'edge/fan'
+        """
+        name, at, digest_text = text.partition("@")
+        registry, slash, rest = name.partition("/")
+        repository, _, tag = rest.partition(":")
+        if not slash or not _REGISTRY.fullmatch(registry):
+            raise InvalidReference(f"{text!r} names no registry")
+        if not ("." in registry or ":" in registry or registry == "localhost"):
+            raise InvalidReference(f"{text!r} names no registry ({registry!r} is not a host)")
+        if not _REPOSITORY.fullmatch(repository):
+            raise InvalidReference(f"{text!r}: {repository!r} is not a repository name")
+        if (":" in rest and not _TAG.fullmatch(tag)) or (at and not digest_text):
+            raise InvalidReference(f"{text!r} has an invalid tag or digest")
+        try:
+            digest = Digest.parse(digest_text) if at else None
+        except InvalidDigest as error:
+            raise InvalidReference(f"{text!r}: {error}") from error
+        return cls(registry, repository, tag, digest)
+
+    @classmethod
+    def parse_repository(cls, text: str) -> Reference:
+        """Read a reference that names a repository only: no tag, no digest."""
+        found = cls.parse(text)
+        if found.tag or found.digest:
+            raise InvalidReference(
+                f"{text!r} has a tag or digest, but every release has its own",
+                hint=f"write {found.name}",
+            )
+        return found
+
+    @property
+    def name(self) -> str:
+        """Registry and repository, without tag or digest."""
+        return f"{self.registry}/{self.repository}"
+
+    def pinned(self, digest: Digest) -> Reference:
+        """Return the repository at ``digest``, without a tag: edgeAgent refuses both at once."""
+        return replace(self, tag="", digest=digest)
+
+    def __str__(self) -> str:
+        tag = f":{self.tag}" if self.tag else ""
+        return f"{self.name}{tag}{f'@{self.digest}' if self.digest else ''}"
+
+
+class UnsafeEntry(MlpackError, ValueError):
+    """A path, link or file type that must not be in a layer."""
+
+
+def check_path(path: str) -> None:
+    """Raise :class:`UnsafeEntry` unless ``path`` is relative, clean and cannot leave the tree."""
+    if "\\" in path:
+        raise UnsafeEntry(f"{path!r} is not a relative path")
+    check_clean(path)
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise UnsafeEntry(f"{path!r} is not UTF-8") from error
+
+
+def check_clean(path: str) -> None:
+    """As :func:`check_path`, for names of other images: they need not be UTF-8."""
+    parts = path.split("/")
+    if not path or path.startswith("/") or "\0" in path:
+        raise UnsafeEntry(f"{path!r} is not a relative path")
+    if any(part in ("", ".", "..") for part in parts):
+        raise UnsafeEntry(f"{path!r} has an empty, '.' or '..' part")
+    if any(part.startswith(WHITEOUT) for part in parts):
+        raise UnsafeEntry(f"{path!r} looks like a whiteout: engines would delete a file")

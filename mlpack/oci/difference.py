@@ -1,46 +1,44 @@
-"""What one layer must hold to turn a file system into another: the least, as entries.
+"""The smallest layer that turns one file system into another.
 
-Pure: :func:`difference` of two trees gives entries, and applying them to the first
-tree gives the second. Two things are peculiar to how engines unpack. A hardlink finds
-its file only in its own layer (overlayfs unpacks each into a folder of its own), so a
-file of several names is written whole or not at all. And a directory on the way to
-something written is written too, with its own owner and mode, because engines give a
-missing one any.
+:func:`difference` of two trees returns entries, and applying them to the first tree gives the
+second. Two rules follow from how engines unpack. A hardlink must have its file in the same layer
+(overlayfs unpacks each into its own directory), so a file with several names is written whole or
+not at all. And every parent directory is written with its owner and mode, because engines create
+missing ones with any.
 """
 
 from __future__ import annotations
 
 import posixpath
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from mlpack.oci.filesystem import Node, Tree
-from mlpack.oci.tree import Entry, ordered
+from mlpack.oci.filesystem import FileNode, Tree
+from mlpack.oci.layer import Entry, ordered, parents
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """The entries of the layer, in its order, and what they do."""
+    """The entries of the layer in its order, and counts of what they do."""
 
     entries: tuple[Entry, ...]
     added: int
     changed: int
-    """Paths of both trees whose content, kind, owner, mode or links differ."""
+    """Paths in both trees whose content, kind, owner, mode or links differ."""
 
     removed: int
-    """Paths of the old tree that the new one has not."""
+    """Paths of the old tree that are not in the new one."""
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The paths whose content the layer holds."""
+        """The paths whose content is in the layer."""
         return tuple(entry.path for entry in self.entries if entry.kind == "file")
 
 
 def difference(old: Tree, new: Tree) -> Difference:
-    """What turns ``old`` into ``new``.
+    """Return what turns ``old`` into ``new``.
 
-    >>> file = Node(kind="file")
+    >>> file = FileNode(kind="file")
     >>> [each.name for each in difference({"a": file}, {"b": file}).entries]
     ['.wh.a', 'b']
     """
@@ -49,10 +47,10 @@ def difference(old: Tree, new: Tree) -> Difference:
     gone = [path for path in old if path not in new]
     hidden = {path for path in gone if _stays_folder(posixpath.dirname(path), old, new)}
     opaque = _opaque(old, new, written, hidden)
-    hidden = {path for path in hidden if opaque.isdisjoint(_parents(path))}
-    written |= {path for path in new if not opaque.isdisjoint(_parents(path))}
+    hidden = {path for path in hidden if opaque.isdisjoint(parents(path))}
+    written |= {path for path in new if not opaque.isdisjoint(parents(path))}
     reached = written | hidden | opaque
-    written |= {parent for path in reached for parent in _parents(path)} | opaque
+    written |= {parent for path in reached for parent in parents(path)} | opaque
     entries = [_entry(path, new[path]) for path in written]
     entries += [Entry(path, "opaque") for path in opaque]
     entries += [Entry(path, "whiteout") for path in hidden]
@@ -65,14 +63,14 @@ def difference(old: Tree, new: Tree) -> Difference:
 
 
 def _stays_folder(path: str, old: Tree, new: Tree) -> bool:
-    """Whether ``path`` is a directory before and after; otherwise all below it goes with it."""
+    """Whether ``path`` is a directory before and after; if not, its content goes with it."""
     if not path:
         return True
     before, after = old.get(path), new.get(path)
     return before is not None and after is not None and before.kind == after.kind == "directory"
 
 
-def _entry(path: str, node: Node) -> Entry:
+def _entry(path: str, node: FileNode) -> Entry:
     link = bool(node.first) and node.first != path
     return Entry(
         path,
@@ -88,35 +86,29 @@ def _entry(path: str, node: Node) -> Entry:
 
 
 def _opaque(old: Tree, new: Tree, written: set[str], hidden: set[str]) -> set[str]:
-    """The directories of which nothing stays and where one opaque mark is the shorter word.
+    """Return directories without unchanged files where one opaque whiteout is shorter than many.
 
-    Shorter than whiteouts, that is, even with the directories in it that have to be
-    written again.
+    It must be shorter even with the directories below it that have to be written again.
     """
     keeps: Counter[str] = Counter()
     saved: Counter[str] = Counter()
     for path in hidden:
-        saved.update(_parents(path))
+        saved.update(parents(path))
     for path, node in new.items():
         if path not in written and node.kind == "directory":
-            saved.subtract(_parents(path))
+            saved.subtract(parents(path))
         elif path not in written:
-            keeps.update(_parents(path))
+            keeps.update(parents(path))
     found: set[str] = set()
     for path in sorted(saved, key=lambda each: each.count("/")):
         shorter = saved[path] > 1 and not keeps[path] and _stays_folder(path, old, new)
-        if shorter and found.isdisjoint(_parents(path)):
+        if shorter and found.isdisjoint(parents(path)):
             found.add(path)
     return found
 
 
-def _parents(path: str) -> Iterator[str]:
-    while path := posixpath.dirname(path):
-        yield path
-
-
 def _written(old: Tree, new: Tree) -> set[str]:
-    """The paths of ``new`` that the layer must hold."""
+    """Return the paths of ``new`` that must be in the layer."""
     found = {path for path, node in new.items() if not _same(old.get(path), node)}
     names, pairs = _groups(new), _pairs(new)
     found |= _torn(old, new)
@@ -131,7 +123,7 @@ def _written(old: Tree, new: Tree) -> set[str]:
 
 
 def _torn(old: Tree, new: Tree) -> set[str]:
-    """Names that are the same file as others in one tree only, though all else is equal."""
+    """Return names that are hardlinks of others in one tree only, though all else is equal."""
     found: set[str] = set()
     for group in _groups(new).values():
         if len({old[path].first or path for path in group if path in old}) > 1:
@@ -144,7 +136,7 @@ def _torn(old: Tree, new: Tree) -> set[str]:
 
 
 def _groups(tree: Tree) -> dict[str, set[str]]:
-    """The names of each file that has several, by its first."""
+    """Return the names of each file with several, by its first."""
     found: dict[str, set[str]] = defaultdict(set)
     for path, node in tree.items():
         if node.first:
@@ -152,23 +144,23 @@ def _groups(tree: Tree) -> dict[str, set[str]]:
     return dict(found)
 
 
-def _same(one: Node | None, other: Node | None) -> bool:
-    """Whether nothing but other names of the file differs."""
+def _same(one: FileNode | None, other: FileNode | None) -> bool:
+    """Whether at most the other names of the file differ."""
     if one is None or other is None:
         return one is other
     return one == other or replace(one, first="") == replace(other, first="")
 
 
 def _pairs(new: Tree) -> dict[str, set[str]]:
-    """Sources and what Python compiled of them by time, each way.
+    """Return sources and their ``.pyc`` files with the source's time, in both directions.
 
-    Python drops the second where its time is not the source's. Both are written with
-    time zero, or both stay as the device has them.
+    Python ignores a ``.pyc`` whose time is not the source's. So both are written with time zero,
+    or neither is.
     """
     found: dict[str, set[str]] = defaultdict(set)
     for path, node in new.items():
         folder, name = posixpath.split(path)
-        if not node.settled or posixpath.basename(folder) != "__pycache__":
+        if not node.time_cleared or posixpath.basename(folder) != "__pycache__":
             continue
         source = posixpath.join(posixpath.dirname(folder), name.split(".", 1)[0] + ".py")
         if source in new and new[source].kind == "file":

@@ -1,9 +1,9 @@
 """The file system of an image as a value, and how a layer changes it.
 
-A tree maps paths to nodes. Times are no part of it: a layer that a build made anew
-differs in them alone, and no program should. For the same reason the time of the
-source inside a ``.pyc`` counts as zero (see :attr:`Node.settled`). The root directory
-itself is left out, because engines take its owner and mode from nowhere but themselves.
+A tree maps paths to nodes. Times are not part of it: a rebuilt layer differs in them alone, and
+no program should depend on them. For the same reason the source's time inside a ``.pyc`` counts
+as zero (see :attr:`FileNode.time_cleared`). The root directory is left out, because engines choose
+its owner and mode.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from mlpack.errors import MlpackError
-from mlpack.oci.digest import Digest
+from mlpack.oci.descriptor import Digest
 
 NodeKind = Literal["file", "directory", "symlink", "character", "block", "fifo"]
 MAX_HOPS = 40
@@ -22,14 +22,14 @@ MAX_HOPS = 40
 
 
 class BrokenLayer(MlpackError, ValueError):
-    """A layer that no engine could unpack, or should."""
+    """A layer that engines cannot unpack, or should not."""
 
     hint = "the image was not made by a tool that follows the OCI image specification"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
-    """Everything about one path but its name and its times."""
+class FileNode:
+    """Everything about one path except its name and times."""
 
     kind: NodeKind
     mode: int = 0o644
@@ -38,95 +38,95 @@ class Node:
     xattrs: tuple[tuple[str, bytes], ...] = ()
     size: int = 0
     content: Digest | None = None
-    """What a file holds; of a ``.pyc`` made by time, with that time as zero."""
+    """The digest of a file; of a ``.pyc`` with its source's time, with that time as zero."""
 
     target: str = ""
     """The text of a symlink."""
 
     device: tuple[int, int] = (0, 0)
     first: str = ""
-    """The first name, in order, of a file that has several (hardlinks); else empty."""
+    """The first name, in order, of a file with several (hardlinks); empty for others."""
 
     source: tuple[int, int] = field(default=(0, 0), compare=False)
-    """Where the content lies: number of the layer, number of the member in it."""
+    """Where the content is: number of the layer, and of the member in it."""
 
-    settled: bool = field(default=False, compare=False)
+    time_cleared: bool = field(default=False, compare=False)
     """Whether the content is a ``.pyc`` whose source's time was set to zero."""
 
 
-Tree = Mapping[str, Node]
+Tree = Mapping[str, FileNode]
 
 
 @dataclass(frozen=True, slots=True)
-class Put:
-    """A member of a layer that is something: it replaces what was at ``path``."""
+class AddNode:
+    """A member of a layer that replaces what was at ``path``."""
 
     path: str
-    node: Node
+    node: FileNode
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
-    """A member that is one more name of the file at ``target``; ``node`` has its owner and mode."""
+class AddHardlink:
+    """A member that adds a name to the file at ``target``; ``node`` has its owner and mode."""
 
     path: str
     target: str
-    node: Node
+    node: FileNode
 
 
 @dataclass(frozen=True, slots=True)
-class Hide:
-    """A whiteout: ``path`` of the layers below, or with ``inside`` only what is in it, is gone."""
+class Whiteout:
+    """A member that removes ``path`` of the layers below, or with ``inside`` its content only."""
 
     path: str
     inside: bool = False
 
 
-Change = Put | Link | Hide
+LayerChange = AddNode | AddHardlink | Whiteout
 
 
-def apply(tree: Tree, changes: Iterable[Change]) -> dict[str, Node]:
-    """The tree after one layer (image-spec, layer.md, *Applying Changesets*).
+def apply(tree: Tree, changes: Iterable[LayerChange]) -> dict[str, FileNode]:
+    """Return the tree after one layer (image-spec, layer.md, *Applying Changesets*).
 
-    Whiteouts hide what lies below this layer only, wherever in it they stand.
-    Parents are resolved through symlinks and made where they are missing, as engines
-    do. Raises :class:`BrokenLayer`.
+    Whiteouts remove what is in the layers below only, wherever they are in this layer. Parents
+    are resolved through symlinks, and created if missing, as engines do. Raises
+    :class:`BrokenLayer`.
     """
-    place = _Place(tree)
+    changed = _MutableTree(tree)
     for change in changes:
-        place.change(change)
-    return place.tree()
+        changed.change(change)
+    return changed.tree()
 
 
 class _File:
-    """What the names of one file share: any node but a directory."""
+    """What the names of one file share: any node except a directory."""
 
     __slots__ = ("node",)
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: FileNode) -> None:
         self.node = node
 
 
 class _Folder:
     __slots__ = ("children", "fresh", "node")
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: FileNode) -> None:
         self.node = node
         self.children: dict[str, _Folder | _File] = {}
         self.fresh: set[str] = set()
-        """Names the layer at hand has put here: its whiteouts leave them."""
+        """Names that the current layer has added; its whiteouts do not remove them."""
 
 
-_IMPLICIT = Node(kind="directory", mode=0o755)
+_IMPLICIT = FileNode(kind="directory", mode=0o755)
 
 
-class _Place:
-    """A tree that one layer is changing."""
+class _MutableTree:
+    """A tree that one layer changes."""
 
     def __init__(self, tree: Tree) -> None:
         self._root = _Folder(_IMPLICIT)
         folders, firsts = {"": self._root}, dict[str, _File]()
-        # A folder has to be there before what is in it: shorter paths first.
+        # A directory must exist before its content: shorter paths first.
         for path in sorted(tree, key=lambda each: (each.count("/"), each)):
             node, (parent, name) = tree[path], posixpath.split(path)
             if node.kind == "directory":
@@ -138,9 +138,9 @@ class _Place:
                 firsts[node.first] = made
             folders[parent].children[name] = made
 
-    def tree(self) -> dict[str, Node]:
+    def tree(self) -> dict[str, FileNode]:
         names: dict[int, list[str]] = {}
-        found: dict[str, Node] = {}
+        found: dict[str, FileNode] = {}
         for path, item in sorted(_walk(self._root)):
             found[path] = item.node
             if isinstance(item, _File):
@@ -150,23 +150,23 @@ class _Place:
                 found.update((path, replace(found[path], first=linked[0])) for path in linked)
         return found
 
-    def change(self, change: Change) -> None:
-        if isinstance(change, Hide):
+    def change(self, change: LayerChange) -> None:
+        if isinstance(change, Whiteout):
             self._hide(change)
             return
         folder, name = self._parent(change.path, make=True)
         if folder is None:
             raise BrokenLayer(f"{change.path!r} has no parent")
-        if isinstance(change, Link):
+        if isinstance(change, AddHardlink):
             folder.children[name] = self._linked(change)
         else:
             _put(folder, name, change.node)
         folder.fresh.add(name)
 
-    def _hide(self, change: Hide) -> None:
+    def _hide(self, change: Whiteout) -> None:
         folder, name = self._parent(change.path + "/." * change.inside, make=False)
         if folder is None:
-            return  # a whiteout of what is not there
+            return  # a whiteout without effect
         if change.inside:
             _empty(folder)
             return
@@ -175,24 +175,24 @@ class _Place:
             _empty(found)
         _forget(folder, name)
 
-    def _linked(self, change: Link) -> _File:
+    def _linked(self, change: AddHardlink) -> _File:
         folder, name = self._parent(change.target, make=False)
         found = folder.children.get(name) if folder else None
         if not isinstance(found, _File):
-            raise BrokenLayer(f"{change.path!r} is a hardlink to {change.target!r}, no file")
+            raise BrokenLayer(f"{change.path!r} is a hardlink to {change.target!r}, not a file")
         # moby and containerd set owner and mode of a link's header on the file it names.
-        said = change.node
+        own = change.node
         found.node = replace(
             found.node,
-            mode=found.node.mode if found.node.kind == "symlink" else said.mode,
-            uid=said.uid,
-            gid=said.gid,
-            xattrs=tuple(sorted({**dict(found.node.xattrs), **dict(said.xattrs)}.items())),
+            mode=found.node.mode if found.node.kind == "symlink" else own.mode,
+            uid=own.uid,
+            gid=own.gid,
+            xattrs=tuple(sorted({**dict(found.node.xattrs), **dict(own.xattrs)}.items())),
         )
         return found
 
     def _parent(self, path: str, *, make: bool) -> tuple[_Folder | None, str]:
-        """The folder ``path`` lies in, through symlinks, and its name there."""
+        """Return the directory of ``path``, through symlinks, and its name there."""
         parts = path.split("/")
         left, name, hops = parts[:-1][::-1], parts[-1], 0
         trail = [self._root]
@@ -214,7 +214,7 @@ class _Place:
             entered = found if found or not make else _made(trail[-1], part)
             if not isinstance(entered, _Folder):
                 if make:
-                    raise BrokenLayer(f"{path!r} lies below {part!r}, which is no directory")
+                    raise BrokenLayer(f"{path!r} lies below {part!r}, which is not a directory")
                 return None, name
             trail.append(entered)
         return trail[-1], name
@@ -226,7 +226,7 @@ def _made(folder: _Folder, name: str) -> _Folder:
     return made
 
 
-def _put(folder: _Folder, name: str, node: Node) -> None:
+def _put(folder: _Folder, name: str, node: FileNode) -> None:
     found = folder.children.get(name)
     if node.kind != "directory":
         folder.children[name] = _File(node)
@@ -237,7 +237,7 @@ def _put(folder: _Folder, name: str, node: Node) -> None:
 
 
 def _empty(top: _Folder) -> None:
-    """Take away everything below ``top`` that this layer did not put there."""
+    """Remove everything below ``top`` that this layer did not add."""
     folders = [top]
     for folder in folders:
         folders += [each for each in folder.children.values() if isinstance(each, _Folder)]

@@ -1,47 +1,81 @@
-"""Images as values: a manifest, a config, and what follows from them.
+"""Images and indexes as values: their exact bytes, and what follows from them.
 
-An :class:`Image` stores two byte strings and nothing else, so digests are right
-by construction and documents written by other tools survive unchanged.
+An :class:`Image` stores two byte strings and nothing else, so digests are right by construction
+and documents written by other tools survive unchanged.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from mlpack.errors import MlpackError
 from mlpack.oci import descriptor as media
-from mlpack.oci.descriptor import Descriptor, Platform
-from mlpack.oci.digest import Digest
-from mlpack.oci.document import InvalidContent, Node, canonical, parse
+from mlpack.oci.descriptor import (
+    Descriptor,
+    Digest,
+    InvalidContent,
+    Node,
+    Platform,
+    canonical,
+    parse,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A layer's two names: the blob as stored and sent, and the tar inside it."""
+    """A layer's two identities: the blob as stored and sent, and the tar inside it."""
 
     descriptor: Descriptor
     diff_id: Digest
 
     @property
     def digest(self) -> Digest:
-        """The digest of the blob (compressed, where it is)."""
+        """The digest of the blob, which may be compressed."""
         return self.descriptor.digest
 
     @property
     def size(self) -> int:
-        """The blob's bytes."""
+        """The size of the blob in bytes."""
         return self.descriptor.size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packing:
+    """How layers are written; recorded in the lock and in every release's identity.
+
+    Raise ``revision`` whenever the same files would give other bytes than before:
+    header fields, order, thresholds, levels.
+    """
+
+    revision: int
+    compressor: str
+    """Package and version of the compressor (``deflate 0.9.0``)."""
+
+    def to_json(self) -> dict[str, object]:
+        """Return the value for the lock and the identity record."""
+        return {"revision": self.revision, "compressor": self.compressor}
+
+    @classmethod
+    def from_json(cls, node: Node) -> Packing:
+        """Read what :meth:`to_json` wrote."""
+        return cls(
+            revision=node.need("revision").integer(minimum=1),
+            compressor=node.need("compressor").text(),
+        )
+
+    def __str__(self) -> str:
+        return f"layer format {self.revision}, {self.compressor}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageConfig:
     """What an engine needs to start a container, and no more.
 
-    The config is fetched whole with every new image, so each byte is paid per
-    device and release: no history, no created time, and labels only on request.
+    Every device fetches the config with every release, so each byte costs: no history, no created
+    time, and labels only on request.
     """
 
     platform: Platform
@@ -54,7 +88,7 @@ class ImageConfig:
     labels: Mapping[str, str] | None = None
 
     def to_json(self, diff_ids: Iterable[Digest]) -> dict[str, object]:
-        """The config document (image-spec, config.md)."""
+        """Return the config document (image-spec, config.md)."""
         run: dict[str, object] = {
             "Cmd": list(self.cmd),
             "Entrypoint": list(self.entrypoint),
@@ -95,28 +129,28 @@ class Image:
 
     @property
     def digest(self) -> Digest:
-        """The image's name: the digest of its manifest."""
+        """The digest of the manifest, which identifies the image."""
         return self.descriptor.digest
 
     @cached_property
     def config_descriptor(self) -> Descriptor:
-        """The config as the manifest names it."""
+        """The descriptor of the config, from the manifest."""
         return Descriptor.from_json(self._manifest.need("config"))
 
     @cached_property
     def platform(self) -> Platform:
-        """What the config says it runs on."""
+        """The platform in the config."""
         return Platform.from_json(self._config)
 
     @cached_property
     def diff_ids(self) -> tuple[Digest, ...]:
-        """The uncompressed layers, bottom first."""
+        """The digests of the uncompressed layers, bottom first."""
         listed = self._config.need("rootfs").need("diff_ids")
         return tuple(Digest.from_json(element) for element in listed.elements())
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
-        """The layers, bottom first; manifest and config must list equally many."""
+        """The layers, bottom first; manifest and config must list the same number."""
         blobs = [Descriptor.from_json(e) for e in self._manifest.need("layers").elements()]
         if len(blobs) != len(self.diff_ids):
             raise InvalidContent(
@@ -127,7 +161,7 @@ class Image:
 
     @cached_property
     def chain_ids(self) -> tuple[Digest, ...]:
-        """What engines call the stack up to each layer."""
+        """The identity of the stack up to each layer, as engines compute it."""
         return chain_ids(self.diff_ids)
 
     @cached_property
@@ -161,7 +195,7 @@ def chain_ids(diff_ids: Iterable[Digest]) -> tuple[Digest, ...]:
 
 
 def build_image(config: ImageConfig, layers: Sequence[Layer]) -> Image:
-    """Make an image of ``layers``, bottom first."""
+    """Return an image of ``layers``, bottom first."""
     return assemble(canonical(config.to_json(layer.diff_id for layer in layers)), layers)
 
 
@@ -172,15 +206,14 @@ def append(
     env: Mapping[str, str] | None = None,
     labels: Mapping[str, str] | None = None,
 ) -> Image:
-    """Put ``layer`` on ``base``; nothing below it changes.
+    """Return ``base`` with ``layer`` on top; nothing below it changes.
 
-    ``env`` and ``labels`` are set over the base's. History, created time and
-    author are dropped: engines need none of them (all three accept a config
-    without; measured), and a device pays for every byte of the config.
+    ``env`` and ``labels`` override the base's. History, created time and author are dropped:
+    engines do not need them (measured on all three), and devices fetch every byte of the config.
     """
     config = dict(base._config.mapping())
-    for paid_for_nothing in ("history", "created", "author"):
-        config.pop(paid_for_nothing, None)
+    for not_needed in ("history", "created", "author"):
+        config.pop(not_needed, None)
     found = base._config.get("config")
     run = dict(found.mapping()) if found else {}
     if env:
@@ -196,32 +229,32 @@ def append(
 
 
 class NotOnBase(MlpackError):
-    """An image whose layer chain does not start with the chain of the image it should sit on."""
+    """An image whose first layers are not those of its base."""
+
+    hint = "build it again on the locked base: mlpack build"
 
 
 def require_prefix(image: Image, base: Image) -> None:
-    """Refuse ``image`` unless its first layers and diff ids are ``base``'s.
+    """Raise :class:`NotOnBase` unless the first layers and diff ids of ``image`` are ``base``'s.
 
-    A device reuses exactly the chain it holds: one layer that differs below
-    makes it fetch everything above again (measured on Docker 20.10).
+    A device reuses exactly the chain it has: if one layer differs, it fetches everything above
+    again (measured on Docker 20.10).
     """
     if len(image.layers) < len(base.layers):
         raise NotOnBase(
             f"image {image.digest.short} has {len(image.layers)} layers, "
-            f"its base {base.digest.short} has {len(base.layers)}",
-            hint="build it again on the locked base: mlpack build",
+            f"its base {base.digest.short} has {len(base.layers)}"
         )
     for number, (ours, theirs) in enumerate(zip(image.layers, base.layers, strict=False), 1):
         if ours.diff_id != theirs.diff_id or ours.digest != theirs.digest:
             raise NotOnBase(
                 f"layer {number} of image {image.digest.short} is {ours.digest.short}, "
-                f"its base {base.digest.short} has {theirs.digest.short} there",
-                hint="build it again on the locked base: mlpack build",
+                f"its base {base.digest.short} has {theirs.digest.short} there"
             )
 
 
 def assemble(config: bytes, layers: Sequence[Layer]) -> Image:
-    """Write the manifest for ``config``, whose diff ids must be those of ``layers``."""
+    """Return an image of ``config``, whose diff ids must be those of ``layers``."""
     manifest = {
         "schemaVersion": 2,
         "mediaType": media.MANIFEST,
@@ -229,3 +262,109 @@ def assemble(config: bytes, layers: Sequence[Layer]) -> Image:
         "layers": [layer.descriptor.to_json() for layer in layers],
     }
     return Image(canonical(manifest), config)
+
+
+class NoSuchPlatform(MlpackError):
+    """An index without an image for the requested platform."""
+
+
+@dataclass(frozen=True)
+class Index:
+    """An image index (image-spec, image-index.md), by its exact bytes; the rest is derived."""
+
+    content: bytes
+
+    @cached_property
+    def descriptor(self) -> Descriptor:
+        """The index's own descriptor."""
+        found = parse(self.content, "index").get("mediaType")
+        return Descriptor.of(self.content, found.text() if found else media.INDEX)
+
+    @property
+    def digest(self) -> Digest:
+        """The digest of the index, which deployments refer to."""
+        return self.descriptor.digest
+
+    @cached_property
+    def manifests(self) -> tuple[Descriptor, ...]:
+        """The images in the listed order; attestations are left out."""
+        listed = parse(self.content, "index").need("manifests").elements()
+        found = (Descriptor.from_json(element) for element in listed)
+        return tuple(d for d in found if not (d.platform and d.platform.os == "unknown"))
+
+    @property
+    def platforms(self) -> tuple[Platform, ...]:
+        """The platforms of the images."""
+        return tuple(d.platform for d in self.manifests if d.platform)
+
+    def select(self, platform: Platform) -> Descriptor:
+        """Return the image for ``platform``; raise :class:`NoSuchPlatform`."""
+        for entry in self.manifests:
+            if entry.platform and entry.platform.fits(platform):
+                return entry
+        offered = ", ".join(str(p) for p in self.platforms) or "none"
+        raise NoSuchPlatform(
+            f"there is no image for {platform} in index {self.digest.short} (it has: {offered})",
+            hint="name one of these with --platform, or add it to [base] platforms in "
+            "mlpack.toml and run: mlpack base build",
+        )
+
+
+def build_index(images: Sequence[Image]) -> Index:
+    """Return an index of ``images``, in the order of their platforms."""
+    entries = sorted((image.descriptor for image in images), key=lambda d: str(d.platform))
+    return Index(
+        canonical(
+            {
+                "schemaVersion": 2,
+                "mediaType": media.INDEX,
+                "manifests": [entry.to_json() for entry in entries],
+            }
+        )
+    )
+
+
+MAX_LAYERS = 127
+"""The most layers that overlayfs drivers (containerd, moby) can mount."""
+
+
+def problems(image: Image) -> tuple[str, ...]:
+    """Return all problems of ``image``; empty if it is valid."""
+    try:
+        return tuple(_problems(image))
+    except MlpackError as error:
+        return (str(error),)
+
+
+def _problems(image: Image) -> Iterator[str]:
+    if image.descriptor.media_type not in media.MANIFESTS:
+        yield f"manifest.mediaType: {image.descriptor.media_type} is not an image"
+    config = image.config_descriptor
+    if config.media_type not in media.CONFIGS:
+        yield f"manifest.config.mediaType: engines refuse {config.media_type}"
+    if config != Descriptor.of(image.config, config.media_type):
+        yield f"manifest.config: has {config.digest}, the config is another"
+    if not 0 < len(image.layers) <= MAX_LAYERS:
+        yield f"manifest.layers: {len(image.layers)} layers, engines mount 1 to {MAX_LAYERS}"
+    for number, layer in enumerate(image.layers):
+        yield from _layer_problems(layer, f"manifest.layers[{number}]")
+
+
+def _layer_problems(layer: Layer, where: str) -> Iterator[str]:
+    kind = layer.descriptor.media_type
+    if kind in media.TAR_LAYERS:
+        if layer.digest != layer.diff_id:
+            yield f"{where}: an uncompressed layer whose digest is not its diff id"
+    elif kind not in media.GZIP_LAYERS | media.ZSTD_LAYERS:
+        yield f"{where}.mediaType: {kind} is not a layer"
+
+
+def index_problems(index: Index, images: tuple[Image, ...]) -> tuple[str, ...]:
+    """Return all contradictions between an index and its images."""
+    found = []
+    for entry, image in zip(index.manifests, images, strict=True):
+        if entry.digest != image.digest or entry.size != len(image.manifest):
+            found.append(f"index: names {entry.digest}, the image is {image.digest}")
+        if entry.platform and entry.platform != image.platform:
+            found.append(f"index: says {entry.platform}, the image is for {image.platform}")
+    return tuple(found)

@@ -1,8 +1,8 @@
-"""A bundle: a file with what a device lacks, in the form its engine loads without a network.
+"""A bundle: a file with the layers a device lacks, which its engine loads without a network.
 
 ``docker load`` skips the tar of a layer whose chain id it has unpacked; ``ctr images
-import`` and ``podman load`` skip a blob whose digest they hold. So an archive that names
-all layers of an image and carries only the missing ones loads on a stock engine
+import`` and ``podman load`` skip a blob they already have. So an archive that names all layers of
+an image and contains only the missing ones loads on an unmodified engine
 (measured on Docker 20.10.24, containerd 1.6.20, podman 4.3.1).
 """
 
@@ -13,90 +13,77 @@ from dataclasses import dataclass
 
 from mlpack.errors import MlpackError
 from mlpack.oci import descriptor as media
-from mlpack.oci.digest import Digest
-from mlpack.oci.document import canonical
+from mlpack.oci.descriptor import Digest, canonical
 from mlpack.oci.image import Image, Layer
-from mlpack.plan.engines import DeviceState
+from mlpack.plan.engines import DeviceState, LoadRule
+from mlpack.plan.engines import engine as known_engine
 
 LIST = "mlpack-bundle.json"
-"""The member with the digest of every other one; engines take no notice of it."""
-
-LOAD = {
-    "moby": "docker load -i {file}",
-    "containerd": "ctr images import {file}",
-    "podman": "podman load -i {file}",
-}
-"""What a device runs, by engine."""
-
-REFUSAL = {
-    "moby": ".tar: no such file or directory",
-    "containerd": "failed to get reader from content store",
-    "podman": "payload does not match any of the supported image formats",
-}
-"""What an engine says, among more, to a bundle whose base it has not."""
+"""The member with the digest of every other one; engines ignore it."""
 
 _SMALL = 4 * 1024 * 1024
 
 
 class NothingShared(MlpackError):
-    """A bundle that would spare the device nothing."""
+    """A bundle that would save the device nothing."""
 
     hint = "bundle the whole image with: --onto none"
 
 
 class UnreadableLayer(MlpackError):
-    """A layer in a compression that the engine does not take."""
+    """A layer in a compression that the engine cannot read."""
 
     hint = "build the image again with gzip layers"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """What goes into one file."""
+    """The content of one file."""
 
     engine: str
     name: str
-    """What the device will call the image: ``repository:tag``."""
+    """The image's name on the device: ``repository:tag``."""
 
     image: Image
     carried: tuple[Layer, ...]
     """The layers in the file, bottom first; the device has the others."""
 
     onto: Digest | None
-    """The image the device is on; ``None`` where it may hold nothing."""
+    """The image that the device has; ``None`` if it may have none."""
+
+    @property
+    def load(self) -> LoadRule:
+        """How the engine loads it."""
+        return known_engine(self.engine).load
 
     @property
     def compressed(self) -> bool:
-        """Whether the whole file is gzip: containerd imports plain tar only.
-
-        podman first unpacks a compressed file beside itself, so a large one, whose
-        layers are compressed already, stays plain for it.
-        """
-        return self.engine == "moby" or (self.engine == "podman" and self.small)
+        """Whether the whole file is gzip."""
+        return self.load.gzip == "always" or (self.load.gzip == "small" and self.small)
 
     @property
     def small(self) -> bool:
-        """Whether the carried layers are so small that the best compression is free."""
+        """Whether the layers are so small that the best compression costs no time."""
         return sum(layer.size for layer in self.carried) <= _SMALL
 
     @property
     def unpacks(self) -> bool:
-        """Whether layers lie in the file as plain tar, and not as the registry has them."""
-        return self.engine == "moby"
+        """Whether the file has layers as plain tar instead of the registry's blobs."""
+        return self.load.unpacks
 
     @property
     def layers(self) -> Mapping[str, Layer]:
-        """The carried layers by the member that holds them."""
+        """The layers in the file by the path of their member."""
         return {self.member(layer): layer for layer in self.carried}
 
     def member(self, layer: Layer) -> str:
-        """The path of a layer in the file."""
+        """Return the path of a layer in the file."""
         if self.unpacks:
             return f"{layer.diff_id.hex}.tar"
         return f"blobs/sha256/{layer.digest.hex}"
 
     def documents(self) -> Mapping[str, bytes]:
-        """Every member that is no layer, by path, the list of digests first."""
+        """Return every other member by path, the list of digests first."""
         held = self._archive() if self.unpacks else self._layout()
         digests = {path: Digest.of(content).hex for path, content in held.items()}
         for path, layer in self.layers.items():
@@ -137,22 +124,23 @@ class Bundle:
 
 
 def bundle(engine: str, name: str, image: Image, onto: Image | None) -> Bundle:
-    """Decide what a device on ``onto`` needs of ``image``.
+    """Decide which layers of ``image`` a device with ``onto`` needs.
 
-    Raises :class:`NothingShared` where that is every layer, and :class:`UnreadableLayer`
-    where the engine could not read one.
+    Raises :class:`NothingShared` if those are all layers, and :class:`UnreadableLayer` if the
+    engine cannot read one.
     """
     state = DeviceState.holding(onto) if onto else DeviceState()
     carried = lacking(engine, image, state)
     if onto and image.layers and carried == image.layers:
         raise NothingShared(
-            f"a device on {onto.digest.short} has no layer of {image.digest.short} that "
+            f"a device with {onto.digest.short} has no layer of {image.digest.short} that "
             f"{engine} could use: their bottom layers differ"
         )
-    if engine == "moby" and any(
+    rule = known_engine(engine)
+    if rule.load.unpacks and any(
         each.descriptor.media_type in media.ZSTD_LAYERS for each in carried
     ):
-        raise UnreadableLayer(f"{image.digest.short} has a zstd layer, which Docker 20.10 refuses")
+        raise UnreadableLayer(f"{image.digest.short} has a zstd layer, {rule.measured} refuses it")
     return Bundle(
         engine=engine,
         name=name,
@@ -163,12 +151,12 @@ def bundle(engine: str, name: str, image: Image, onto: Image | None) -> Bundle:
 
 
 def lacking(engine: str, image: Image, state: DeviceState) -> tuple[Layer, ...]:
-    """The layers a *load* needs: by chain id for moby, by blob digest for the others.
+    """Return the layers a *load* needs: by chain id if its engine unpacks them, else by digest.
 
-    A pull on moby also wants the blob to have been pulled under this digest; a load
-    does not (``image/tarexport/load.go`` in moby 20.10), so less is needed here.
+    A pull on moby also requires that the blob was pulled under this digest; a load does not
+    (``image/tarexport/load.go`` in moby 20.10), so it needs fewer layers.
     """
-    if engine == "moby":
+    if known_engine(engine).load.unpacks:
         stacked = zip(image.layers, image.chain_ids, strict=True)
         return tuple(layer for layer, chain in stacked if chain not in state.chain_ids)
     return tuple(layer for layer in image.layers if layer.digest not in state.digests)

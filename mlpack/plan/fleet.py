@@ -1,98 +1,84 @@
 """What a release takes on a device group: cohorts, and their bytes, money and time.
 
-A cohort is the devices in one state: the same release held, the same platform. Each is
-planned once, whatever its size. A device that holds something unknown is counted as an
-empty one: the most it can cost.
+A cohort is the devices in one state: the same release held, the same platform. Each is planned
+once, whatever its size. A device that holds something unknown counts as an empty one, which is
+the most it can cost.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property
+from itertools import pairwise
 
-from mlpack.model.amounts import BUCKETS, share_text
-from mlpack.oci.digest import Digest
-from mlpack.plan.cost import CostReport, cost
-from mlpack.plan.strategy import Way, WayName
-from mlpack.plan.tariff import Metered, Tariff
+from mlpack.json_document import HIDDEN, INLINE, document, named, unless
+from mlpack.oci.descriptor import Digest
+from mlpack.plan.cost import CostReport, Metered, Tariff, cost
+from mlpack.plan.transfer import Alternative, AlternativeName
+from mlpack.settings.reader import BUCKETS, share_text
 
 UNKNOWN, EMPTY = "unknown", "none"
-"""What a device holds: an image this project does not know, and nothing."""
+"""What a device holds: an image that is not in this project, or nothing."""
 
 EDGE_AGENT_WAITS = 300
-"""Seconds edgeAgent waits for a pull (``ManagementApiTimeoutSecs``), where that is not set."""
+"""Seconds edgeAgent waits for a pull unless ``ManagementApiTimeoutSecs`` is set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """One device of a group, as far as is known."""
+    """One device of a group; a document of it is an entry of a fleet file."""
 
-    id: str
-    holds: str = EMPTY
+    id: str = field(metadata=named("deviceId"))
+    holds: str = field(default=EMPTY, metadata=named("release"))
     """``NAME:VERSION``, ``none`` or ``unknown``."""
 
     image: str = ""
     """The image its module reports."""
 
     platform: str = ""
-    """``linux/arm64``; empty where it is not reported."""
+    """``linux/arm64``; empty if it is not reported."""
 
     status: str = ""
-    """The module's: ``running``, ``backoff``, …; empty where nothing is reported."""
+    """The module's: ``running``, ``backoff``, …; empty if nothing is reported."""
 
-    seen: str = ""
-    """When the hub last heard of it, as the hub writes it."""
+    seen: str = field(default="", metadata=named("lastSeen"))
+    """The time of its last activity, as the hub writes it."""
 
-    bucket: int | None = None
-    """The twin tag as it is; ``None`` where it is not set."""
+    bucket: int | None = field(default=None, metadata=HIDDEN)
+    """The twin tag; ``None`` if it is not set."""
 
-    count: int = 1
-    """How many devices this entry of a fleet file stands for."""
-
-    def to_json(self) -> dict[str, object]:
-        """One entry of ``mlpack devices --json``, and of a fleet file."""
-        return {
-            "deviceId": self.id,
-            "release": self.holds,
-            "image": self.image,
-            "platform": self.platform,
-            "status": self.status,
-            "lastSeen": self.seen,
-            **({"count": self.count} if self.count != 1 else {}),
-        }
+    count: int = field(default=1, metadata=unless(1))
+    """How many devices this entry of a fleet file represents."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cohort:
     """Devices in the same state."""
 
-    holds: str
+    holds: str = field(metadata=named("release"))
     platform: str
     devices: int
-    stages: tuple[int, ...]
+    stages: tuple[int, ...] = field(metadata=HIDDEN)
     """How many of them each stage adds."""
 
 
 def cohorts(devices: Iterable[tuple[Device, int]], stages: Sequence[Decimal]) -> tuple[Cohort, ...]:
-    """Devices, each with its bucket, as cohorts; the largest first.
+    """Group devices, each with its bucket, into cohorts; the largest first.
 
-    An entry that stands for many devices is spread over the stages as their shares are.
+    An entry that represents many devices is spread over the stages in proportion.
     """
     found: dict[tuple[str, str], list[int]] = {}
     for device, bucket in devices:
         parts = found.setdefault((device.holds, device.platform), [0] * len(stages))
         if device.count == 1:
-            stage = next(n for n, share in enumerate(stages) if bucket < share * BUCKETS)
-            parts[stage] += 1
+            parts[next(n for n, share in enumerate(stages) if bucket < share * BUCKETS)] += 1
             continue
-        before = 0
-        for number, share in enumerate(stages):
-            upto = int(device.count * share)
-            parts[number] += upto - before
-            before = upto
+        reached = [int(device.count * share) for share in stages]
+        for number, (before, after) in enumerate(pairwise([0, *reached])):
+            parts[number] += after - before
     made = [
         Cohort(holds=holds, platform=platform, devices=sum(parts), stages=tuple(parts))
         for (holds, platform), parts in found.items()
@@ -102,17 +88,20 @@ def cohorts(devices: Iterable[tuple[Device, int]], stages: Sequence[Decimal]) ->
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CohortPlan:
-    """A cohort, and the ways of bringing each of its devices to the release."""
+    """A cohort, and the alternatives for bringing each of its devices to the release."""
 
-    cohort: Cohort
-    ways: tuple[Way, ...]
-    """The last is mlpack's own; none where the devices run the release already."""
+    cohort: Cohort = field(metadata=INLINE)
+    alternatives: tuple[Alternative, ...] = field(metadata=named("strategies"))
+    """The last is mlpack's own; empty if there is nothing to fetch, or no image to run."""
 
-    def bytes(self, name: WayName) -> int | None:
-        """What one device fetches; ``None`` where the way could not be worked out."""
-        if not self.ways:
+    current: bool = field(default=False, metadata=HIDDEN)
+    """Whether the devices run the release already."""
+
+    def bytes(self, name: AlternativeName) -> int | None:
+        """Return what one device fetches; ``None`` if it could not be calculated."""
+        if not self.alternatives:
             return 0
-        return next((way.transfer.total for way in self.ways if way.name == name), None)
+        return next((each.transfer.total for each in self.alternatives if each.name == name), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,9 +117,12 @@ class FleetPlan:
     cohorts: tuple[CohortPlan, ...]
     tariff: Tariff
     link_bytes_per_second: int = 0
-    way: WayName = "layer"
+    strategy: AlternativeName = "layer"
     missing: tuple[str, ...] = ()
-    """What could not be worked out, and why."""
+    """What could not be calculated, and why."""
+
+    never_started: tuple[str, ...] = ()
+    """The release's images that were not seen to start when they were built, and why."""
 
     @cached_property
     def devices(self) -> int:
@@ -138,104 +130,103 @@ class FleetPlan:
         return sum(each.cohort.devices for each in self.cohorts)
 
     def stage_devices(self, stage: int) -> int:
-        """Devices that ``stage`` adds to those before."""
+        """Return how many devices ``stage`` adds to those before."""
         return sum(each.cohort.stages[stage] for each in self.cohorts)
 
     def stage_bytes(self, stage: int) -> int:
-        """What the devices that ``stage`` adds fetch together."""
-        return sum(each.cohort.stages[stage] * (each.bytes(self.way) or 0) for each in self.cohorts)
+        """Return what the devices that ``stage`` adds fetch together."""
+        return sum(
+            each.cohort.stages[stage] * (each.bytes(self.strategy) or 0) for each in self.cohorts
+        )
 
-    def total(self, name: WayName) -> int | None:
-        """Bytes of the whole group by a way; ``None`` where one cohort's are not known."""
+    def _parts(self, name: AlternativeName) -> list[tuple[int, int]] | None:
+        """Bytes and devices of each cohort; ``None`` if the bytes of one are unknown."""
         found = [(each.bytes(name), each.cohort.devices) for each in self.cohorts]
-        if any(count is None for count, _ in found):
-            return None
-        return sum((count or 0) * devices for count, devices in found)
+        known = [(count, devices) for count, devices in found if count is not None]
+        return known if len(known) == len(found) else None
 
-    def bill(self, name: WayName) -> CostReport | None:
-        """What a way costs the whole group."""
-        found = [(each.bytes(name), each.cohort.devices) for each in self.cohorts]
-        if any(count is None for count, _ in found) or not self.devices:
-            return None
-        return fleet_cost(self.tariff, [(count or 0, devices) for count, devices in found])
+    def total(self, name: AlternativeName) -> int | None:
+        """Return the bytes of the whole group; ``None`` if those of one cohort are unknown."""
+        parts = self._parts(name)
+        return None if parts is None else sum(count * devices for count, devices in parts)
+
+    def bill(self, name: AlternativeName) -> CostReport | None:
+        """Price an alternative for the whole group; ``None`` if its bytes are unknown."""
+        parts = self._parts(name)
+        return fleet_cost(self.tariff, parts) if parts and self.devices else None
 
     @cached_property
-    def names(self) -> tuple[WayName, ...]:
-        """The ways every cohort has, dearest first."""
-        every: tuple[WayName, ...] = ("whole", "usual", "layer", "patch")
+    def names(self) -> tuple[AlternativeName, ...]:
+        """The alternatives that every cohort has, the most expensive first."""
+        every: tuple[AlternativeName, ...] = ("whole", "usual", "layer", "packed", "patch")
         return tuple(name for name in every if self.total(name) is not None)
 
     @cached_property
     def slowest_seconds(self) -> float:
-        """How long a device of the worst cohort fetches; 0 where the link is not said."""
+        """How long a device of the worst cohort fetches; 0 if the link is unknown."""
         if not self.link_bytes_per_second:
             return 0
-        most = max((each.bytes(self.way) or 0 for each in self.cohorts), default=0)
+        most = max((each.bytes(self.strategy) or 0 for each in self.cohorts), default=0)
         return most / self.link_bytes_per_second
 
     @cached_property
     def warnings(self) -> tuple[str, ...]:
-        """What should be known before it is sent."""
-        bill = self.bill(self.way)
-        said = list(bill.warnings if bill else ())
+        """What to know before it is sent."""
+        bill = self.bill(self.strategy)
+        sent = any(each.alternatives for each in self.cohorts)
+        said = [*(self.never_started if sent else ()), *(bill.warnings if bill else ())]
         unknown = sum(e.cohort.devices for e in self.cohorts if e.cohort.holds == UNKNOWN)
         if unknown:
             said.append(
-                f"{unknown:,} hold an image this project does not know: counted as empty devices"
+                f"{unknown:,} hold an image that is not in this project: counted as empty devices"
             )
         if self.slowest_seconds > EDGE_AGENT_WAITS:
             said.append(
-                f"a pull takes up to {self.slowest_seconds:,.0f} s, and edgeAgent gives one up "
-                f"after {EDGE_AGENT_WAITS} s where its ManagementApiTimeoutSecs says no more; the "
-                "base deployment sets it by the group's link"
+                f"a pull takes at most {self.slowest_seconds:,.0f} s, and edgeAgent aborts it "
+                f"after {EDGE_AGENT_WAITS} s unless ManagementApiTimeoutSecs is higher; the base "
+                "deployment sets it by the group's link"
             )
         return tuple(said)
 
     def to_json(self) -> dict[str, object]:
-        """What ``mlpack plan --json`` prints and the ledger keeps; amounts are texts."""
-        bills = {name: self.bill(name) for name in self.names}
-        return {
-            "group": self.group,
-            "target": self.condition,
-            "release": self.release,
-            "digest": str(self.digest),
-            "engine": self.engine,
-            "devices": self.devices,
-            "link_bytes_per_second": self.link_bytes_per_second,
-            "seconds": round(self.slowest_seconds, 1),
-            "stages": [
-                {
-                    "share": share_text(share),
-                    "devices": self.stage_devices(number),
-                    "bytes": self.stage_bytes(number),
-                }
-                for number, share in enumerate(self.stages)
-            ],
-            "cohorts": [
-                {
-                    "release": each.cohort.holds,
-                    "platform": each.cohort.platform,
-                    "devices": each.cohort.devices,
-                    "strategies": [way.to_json() for way in each.ways],
-                }
-                for each in self.cohorts
-            ],
-            "strategies": [
-                {"name": name, "bytes": self.total(name), "cost": bill.to_json() if bill else None}
-                for name, bill in bills.items()
-            ],
-            "strategy": self.way,
-            "bytes": self.total(self.way),
-            "tariff": self.tariff.to_json(),
-            "warnings": list(self.warnings),
-            "unknowns": list(self.missing),
-        }
+        """Return what ``mlpack --json plan`` prints and the ledger keeps; amounts are texts."""
+        return document(
+            {
+                "group": self.group,
+                "target": self.condition,
+                "release": self.release,
+                "digest": self.digest,
+                "engine": self.engine,
+                "devices": self.devices,
+                "link_bytes_per_second": self.link_bytes_per_second,
+                "seconds": round(self.slowest_seconds, 1),
+                "stages": [
+                    {
+                        "share": share_text(share),
+                        "devices": self.stage_devices(number),
+                        "bytes": self.stage_bytes(number),
+                    }
+                    for number, share in enumerate(self.stages)
+                ],
+                "cohorts": self.cohorts,
+                "strategies": [
+                    {"name": name, "bytes": self.total(name), "cost": self.bill(name)}
+                    for name in self.names
+                ],
+                "strategy": self.strategy,
+                "bytes": self.total(self.strategy),
+                "tariff": self.tariff,
+                "warnings": self.warnings,
+                "unknowns": self.missing,
+                "never_started": self.never_started,
+            }
+        )
 
 
 def fleet_cost(tariff: Tariff, parts: Sequence[tuple[int, int]]) -> CostReport:
-    """Price so many bytes to each of so many devices, for several such parts at once.
+    """Price several parts, each of so many bytes to each of so many devices.
 
-    Metered bytes are billed by part. A pool is shared by all, so that their mean is what counts.
+    Metered bytes are billed by part. A pool is shared by all, so their mean counts.
     """
     devices = sum(count for _, count in parts)
     sent = sum(each * count for each, count in parts)
@@ -252,8 +243,8 @@ def fleet_cost(tariff: Tariff, parts: Sequence[tuple[int, int]]) -> CostReport:
     return replace(whole, lines=(*fixed, *usage))
 
 
-def held(devices: Iterable[Device]) -> Counter[str]:
-    """How many devices hold what."""
+def count_held(devices: Iterable[Device]) -> Counter[str]:
+    """Count the devices by what they hold."""
     found: Counter[str] = Counter()
     for each in devices:
         found[each.holds] += each.count

@@ -1,39 +1,70 @@
-"""What a pull puts on the wire: bytes by part, and the number of requests.
+"""What a pull puts on the wire, and what other ways of shipping the same content would.
 
-Against the pulls measured for :mod:`mlpack.plan.engines` the model is exact to the
+Compared with the pulls measured for :mod:`mlpack.plan.engines` the model is exact to the
 byte for plain HTTP on all three engines (their images' sizes given), by tag and by
 digest, with and without an index. Over TLS it is within 40 bytes for a small update,
 and within 90 where containerd's answers share a connection. Real pulls are compared
-with it in ``tests/e2e/test_prediction.py``. It approximates in these places:
+with it in ``tests/e2e/test_prediction.py``. It is approximate in these cases:
 
 - containerd on a link of no latency opens fewer connections than planned;
-- what a token server adds over TLS (one connection) and by the length of its names
-  follows from the engines' sources and is not measured;
+- the bytes of a token server over TLS (one connection) and of its names follow from the engines'
+  sources and were not measured;
 - TLS records are those of a Go server; others frame large bodies with fewer.
 
 TCP and IP headers, retransmissions and redirects to another host are not counted.
+
+A release is compared with up to four alternatives, with the same engine, link and files:
+
+- *whole*: an empty device fetches the whole image; so does every device after a change of its
+  base, or if the old image was removed before the new one came;
+- *usual*: the dependency layers are above the model and are built again with every build, so
+  they get new names each time and travel with every model;
+- *layer*: mlpack's release, one layer on the base;
+- *packed*: mlpack's release with the packed model, compared with the layer of the model as it is;
+- *patch*: mlpack's patch release, one layer on the anchor, compared with that layer, too.
+
+The usual build is a computation, not a measurement: the layers of the release and of the base,
+reordered, at their real sizes. It favours that build, whose config also has a history (5 KB in
+Docker's Python image). It depends on the order and the rebuilding: a Dockerfile that installs
+first, copies the model last and finds its build cache every time fetches about as much as *layer*.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Literal
 
-from mlpack.oci.image import Image
-from mlpack.oci.index import Index
-from mlpack.plan.engines import DeviceState, Engine, LayerStep
-from mlpack.plan.wire import (
+from mlpack.json_document import named
+from mlpack.model.lock import LockedLayer
+from mlpack.oci.descriptor import Descriptor, Digest, canonical, parse
+from mlpack.oci.image import Image, Index, Layer
+from mlpack.plan.engines import (
     BEARER,
     COPIES,
     KEPT_ALIVE,
-    WIRES,
+    DeviceState,
+    EngineRule,
+    EngineWire,
     Exchange,
+    LayerStep,
     Link,
-    Wire,
+    PullScenario,
+    engine,
     framing,
 )
 
-__all__ = ["Link", "Pull", "Transfer", "exchanges", "transfer", "weigh"]
+STABLE_ROLES = frozenset({"debian", "source"})
+"""Layers of the base that the usual build starts ``FROM``."""
+
+AlternativeName = Literal["whole", "usual", "layer", "packed", "patch"]
+TITLES: Mapping[AlternativeName, str] = {
+    "whole": "whole image",
+    "usual": "usual build",
+    "layer": "mlpack layer",
+    "packed": "mlpack packed",
+    "patch": "mlpack patch",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,18 +73,18 @@ class Transfer:
 
     engine: str
     manifest: int
-    """The manifest, and the index where the image has one."""
+    """The manifest, and the index if the image has one."""
 
     config: int
     layers: int
     headers: int
-    """HTTP requests and answers without these bodies; with those for tokens."""
+    """HTTP requests and responses without these bodies; those for tokens with theirs."""
 
     handshakes: int
-    """TLS handshakes and framing; on plain HTTP the engines' vain attempt at TLS."""
+    """TLS handshakes and framing; on plain HTTP the engine's failed attempt at TLS."""
 
     requests: int
-    """A count, no bytes; it includes those for tokens, and that vain attempt."""
+    """A count, not bytes; includes those for tokens and that failed attempt."""
 
     @property
     def total(self) -> int:
@@ -62,56 +93,30 @@ class Transfer:
 
     @property
     def payload(self) -> int:
-        """What describes or is the image: manifest, config and layers."""
+        """The image itself: manifest, config and layers."""
         return self.manifest + self.config + self.layers
 
     def to_json(self) -> dict[str, object]:
-        """The ``transfer`` member of every document that has one."""
-        return {
-            "engine": self.engine,
-            "total": self.total,
-            "manifest": self.manifest,
-            "config": self.config,
-            "layers": self.layers,
-            "headers": self.headers,
-            "handshakes": self.handshakes,
-            "requests": self.requests,
-        }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pull:
-    """An image asked for by a device in some state; the input of all that follows."""
-
-    image: Image
-    index: Index | None = None
-    """The index the deployment names, where it names one."""
-
-    state: DeviceState = field(default_factory=DeviceState)
-    link: Link = field(default_factory=Link)
-
-    @property
-    def known(self) -> bool:
-        """Whether the device holds what the deployment names."""
-        return (self.index or self.image).digest in self.state.manifests
+        """Return the ``transfer`` member of every document that has one."""
+        members = asdict(self)
+        return {"engine": members.pop("engine"), "total": self.total, **members}
 
 
 def transfer(
-    engine: Engine, image: Image, index: Index | None, state: DeviceState, link: Link
+    rule: EngineRule, image: Image, index: Index | None, state: DeviceState, link: Link
 ) -> Transfer:
-    """What ``engine`` sends and receives to bring a device in ``state`` to ``image``.
+    """Calculate what an engine transfers to bring a device in ``state`` to ``image``.
 
-    ``index`` is what the deployment names, where it names an image of several
-    platforms.
+    ``index`` is the index that the deployment names, if it names an image of several platforms.
     """
-    pull = Pull(image=image, index=index, state=state, link=link)
-    return weigh(engine.name, pull, engine.steps(image, state))
+    pull = PullScenario(image=image, index=index, state=state, link=link)
+    return weigh(rule, pull, rule.steps(image, state))
 
 
-def weigh(name: str, pull: Pull, steps: tuple[LayerStep, ...]) -> Transfer:
-    """As :func:`transfer`, for steps that were decided already."""
-    wire, link = WIRES[name], pull.link
-    asked = exchanges(name, pull, steps)
+def weigh(rule: EngineRule, pull: PullScenario, steps: tuple[LayerStep, ...]) -> Transfer:
+    """Calculate the transfer for steps that were decided already."""
+    wire, link = rule.wire, pull.link
+    asked = tuple(rule.requests(wire, pull, steps))
     parts = {"manifest": 0, "config": 0, "layers": 0, "headers": 0}
     for each in asked:
         parts["headers"] += each.request + each.response
@@ -123,7 +128,7 @@ def weigh(name: str, pull: Pull, steps: tuple[LayerStep, ...]) -> Transfer:
         parts["headers"] += sum(BEARER + link.token_bytes for each in asked if each.authorized)
     probes = 1 if link.tls == "none" and wire.probe else 0
     return Transfer(
-        engine=name,
+        engine=rule.name,
         manifest=parts["manifest"],
         config=parts["config"],
         layers=parts["layers"],
@@ -133,70 +138,42 @@ def weigh(name: str, pull: Pull, steps: tuple[LayerStep, ...]) -> Transfer:
     )
 
 
-def exchanges(name: str, pull: Pull, steps: tuple[LayerStep, ...]) -> tuple[Exchange, ...]:
-    """The requests of a pull that needs no token, in the engine's order."""
-    ask = {"moby": _moby, "containerd": _containerd, "podman": _podman}[name]
-    return tuple(ask(WIRES[name], pull, steps))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PullDiff:
+    """What a device that holds ``old`` fetches to reach ``new`` with one engine."""
+
+    engine: str
+    old: str
+    """As the user wrote it; ``none`` for an empty device."""
+
+    new: str
+    steps: tuple[LayerStep, ...] = field(metadata=named("layers"))
+    """One per layer of the new image, bottom first."""
+
+    transfer: Transfer
 
 
-def _moby(wire: Wire, pull: Pull, steps: tuple[LayerStep, ...]) -> Iterator[Exchange]:
-    root, link = (pull.index or pull.image).descriptor, pull.link
-    yield from wire.ask_ping(link)
-    if not link.by_digest:
-        yield from wire.ask_head(root, link)
-    if pull.known:
-        return
-    yield wire.ask_manifest(root, link)
-    if pull.index and pull.image.digest not in pull.state.manifests:
-        yield wire.ask_manifest(pull.image.descriptor, link)
-    yield from _missing_config(wire, pull)
-    yield from _layers(wire, steps, link)
+def diff_pull(name: str, old: str, new: str, pull: PullScenario) -> PullDiff:
+    """Plan ``pull`` with engine ``name``; raise :class:`~mlpack.plan.engines.UnknownEngine`."""
+    rule = engine(name)
+    steps = rule.steps(pull.image, pull.state)
+    return PullDiff(
+        engine=rule.name, old=old, new=new, steps=steps, transfer=weigh(rule, pull, steps)
+    )
 
 
-def _containerd(wire: Wire, pull: Pull, steps: tuple[LayerStep, ...]) -> Iterator[Exchange]:
-    root, link = (pull.index or pull.image).descriptor, pull.link
-    yield from wire.ask_head(root, link)
-    if not pull.known:
-        yield wire.ask_manifest(root, link)
-    if pull.index and pull.image.digest not in pull.state.manifests:
-        yield wire.ask_manifest(pull.image.descriptor, link)
-    yield from _missing_config(wire, pull)
-    yield from _layers(wire, steps, link)
-
-
-def _podman(wire: Wire, pull: Pull, steps: tuple[LayerStep, ...]) -> Iterator[Exchange]:
-    # Manifest and config are fetched at every pull, even of an image that is there.
-    link = pull.link
-    yield from wire.ask_ping(link)
-    yield wire.ask_manifest((pull.index or pull.image).descriptor, link, named=True)
-    if pull.index:
-        yield wire.ask_manifest(pull.image.descriptor, link)
-    yield wire.ask_blob(pull.image.config_descriptor, "config", link)
-    yield from _layers(wire, steps, link)
-
-
-def _missing_config(wire: Wire, pull: Pull) -> Iterator[Exchange]:
-    config = pull.image.config_descriptor
-    if config.digest not in pull.state.configs:
-        yield wire.ask_blob(config, "config", pull.link)
-
-
-def _layers(wire: Wire, steps: tuple[LayerStep, ...], link: Link) -> Iterator[Exchange]:
-    for step in steps:
-        if step.action == "fetch":
-            yield wire.ask_blob(step.layer.descriptor, "layers", link)
-
-
-def _token_fetches(wire: Wire, asked: tuple[Exchange, ...], link: Link) -> int:
+def _token_fetches(wire: EngineWire, asked: tuple[Exchange, ...], link: Link) -> int:
     if not link.token_bytes:
         return 0
     authorized = [each for each in asked if each.authorized]
-    # containerd's resolver and its fetcher get one each; the fetcher only where it fetches.
+    # containerd's resolver and its fetcher get one each; the fetcher only if it fetches.
     fetches = wire.token.fetches if any(each.body for each in authorized) else 1
     return fetches if authorized else 0
 
 
-def _handshakes(wire: Wire, asked: tuple[Exchange, ...], link: Link, token_fetches: int) -> int:
+def _handshakes(
+    wire: EngineWire, asked: tuple[Exchange, ...], link: Link, token_fetches: int
+) -> int:
     if link.tls == "none":
         return wire.probe + link.server_name if wire.probe else 0
     sent = len(asked) + token_fetches * wire.token.requests
@@ -208,10 +185,85 @@ def _handshakes(wire: Wire, asked: tuple[Exchange, ...], link: Link, token_fetch
 
 
 def _opened_by_containerd(asked: tuple[Exchange, ...]) -> int:
-    """One connection for all manifests, and one more for each blob: all are asked for at once.
+    """One connection for all manifests, and one per blob: all blobs are requested at once.
 
-    Measured at 30 and 40 ms, for 1 to 8 layers, without exception. Where answers come at
-    once, as over loopback, a blob may find the connection of another free, and 2 were
-    often enough for a small update.
+    Measured at 30 and 40 ms, for 1 to 8 layers, without exception. Over loopback, where responses
+    are immediate, a blob may reuse another's connection, and 2 often sufficed for a small update.
     """
     return 1 + sum(each.part in ("config", "layers") for each in asked)
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """One way of bringing a device to the release."""
+
+    name: AlternativeName
+    title: str
+    transfer: Transfer
+
+
+def alternative(name: AlternativeName, engine: EngineRule, pull: PullScenario) -> Alternative:
+    """Work out what ``pull`` transfers: of mlpack's release, or of its patch and perhaps anchor."""
+    moved = transfer(engine, pull.image, pull.index, pull.state, pull.link)
+    return Alternative(name, TITLES[name], moved)
+
+
+def whole_image(engine: EngineRule, pull: PullScenario) -> Alternative:
+    """Work out what an empty device fetches."""
+    return alternative("whole", engine, replace(pull, state=DeviceState()))
+
+
+def with_layer(image: Image, whole: Layer, strategy: AlternativeName) -> Image:
+    """Return the release ``image`` with ``whole`` instead of the layers above its base.
+
+    A packed release has one layer there, a patch release two.
+    """
+    above = 1 if strategy == "packed" else 2
+    return _with_layers(image, [*image.layers[:-above], whole])
+
+
+def usual_build(
+    engine: EngineRule, pull: PullScenario, old: Image | None, base: Sequence[LockedLayer]
+) -> Alternative | None:
+    """Work out what a device on the usual build of ``old`` fetches of that of the release.
+
+    ``base`` are the base's layers with their roles. Returns ``None`` if the release does not
+    start with them.
+    """
+    layers = [locked.layer for locked in base]
+    if list(pull.image.layers[: len(base)]) != layers:
+        return None
+    roles = {locked.layer.digest: locked.role for locked in base}
+    before = DeviceState() if old is None else DeviceState.holding(usual_image(old, roles, "old"))
+    new = usual_image(pull.image, roles, "new")
+    return alternative("usual", engine, replace(pull, image=new, state=before))
+
+
+def usual_image(image: Image, roles: Mapping[Digest, str], build: str) -> Image:
+    """Reorder ``image`` as usual: what it starts from, the model, then the rest, built again.
+
+    Layers that are built again get names of their own for each ``build``: installing again writes
+    other times and compiled files, so other bytes of the same sizes.
+    """
+    stable = [each for each in image.layers if roles.get(each.digest) in STABLE_ROLES]
+    model = [each for each in image.layers if each.digest not in roles]
+    rest = [each for each in image.layers if each not in stable and each not in model]
+    return _with_layers(image, [*stable, *model, *(_rebuilt(each, build) for each in rest)])
+
+
+def _rebuilt(layer: Layer, build: str) -> Layer:
+    named = Digest.of(f"{build} {layer.digest}".encode())
+    content = Digest.of(f"{build} {layer.diff_id}".encode())
+    return Layer(replace(layer.descriptor, digest=named), content)
+
+
+def _with_layers(image: Image, layers: Sequence[Layer]) -> Image:
+    """Replace the layers by others of the same sizes; manifest and config keep theirs, too."""
+    config = dict(parse(image.config, "config").mapping())
+    rootfs = {"type": "layers", "diff_ids": [str(layer.diff_id) for layer in layers]}
+    made = canonical({**config, "rootfs": rootfs})
+    described = Descriptor.of(made, image.config_descriptor.media_type)
+    manifest = dict(parse(image.manifest, "manifest").mapping())
+    manifest["config"] = described.to_json()
+    manifest["layers"] = [layer.descriptor.to_json() for layer in layers]
+    return Image(canonical(manifest), made)

@@ -9,15 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_UP, Decimal
 
-from mlpack.model.edge import ModuleRecipe, RegistryLogin
-from mlpack.model.kubernetes import AciRecipe
-from mlpack.oci.reference import Reference
-from mlpack.render.kubernetes.container import LIVE, READY
-from mlpack.render.kubernetes.workload import PORT, InvalidManifest, object_name
+from mlpack.oci.descriptor import Reference
+from mlpack.render.kubernetes import LIVE, PORT, READY, InvalidManifest, object_name
+from mlpack.settings.edge import ModuleSettings, RegistryLogin
+from mlpack.settings.targets import AciSettings
 
 API_VERSION = "2023-05-01"
 CPUS, MEMORY_BYTES = Decimal(1), 1_500_000_000
-"""What the service gives where nothing is said."""
+"""The service's defaults."""
 
 _TENTH = Decimal("0.1")
 
@@ -30,10 +29,10 @@ class ContainerGroup:
     image: Reference
     model: str
     version: str
-    settings: ModuleRecipe = field(default_factory=ModuleRecipe)
-    place: AciRecipe = field(default_factory=AciRecipe)
+    settings: ModuleSettings = field(default_factory=ModuleSettings)
+    place: AciSettings = field(default_factory=AciSettings)
     login: RegistryLogin | None = None
-    """Where no identity may pull: the user and password for the registry."""
+    """The user and password for the registry, if no identity may pull."""
 
     def __post_init__(self) -> None:
         if self.image.digest is None:
@@ -45,7 +44,7 @@ class ContainerGroup:
             )
         if self.place.subnet and self.place.dns_label:
             raise InvalidManifest(
-                "[aci] dns_label names a public address, and in a subnet there is none",
+                "[aci] dns_label names a public address, and a subnet has none",
                 hint="leave one of dns_label and subnet out",
             )
         if self.settings.port != PORT:
@@ -55,18 +54,18 @@ class ContainerGroup:
             )
 
 
-def group(asked: ContainerGroup) -> dict[str, object]:
-    """The document, for one YAML file."""
-    place = asked.place
-    name = object_name(asked.module)
+def group(requested: ContainerGroup) -> dict[str, object]:
+    """Return the document, for one YAML file."""
+    place = requested.place
+    name = object_name(requested.module)
     properties: dict[str, object] = {
         "sku": "Standard",
         "osType": "Linux",
-        "restartPolicy": "Never" if asked.settings.restart == "never" else "Always",
-        "containers": [{"name": name, "properties": _container(asked)}],
+        "restartPolicy": "Never" if requested.settings.restart == "never" else "Always",
+        "containers": [{"name": name, "properties": _container(requested)}],
         "ipAddress": _address(place),
     }
-    if credentials := _credentials(asked):
+    if credentials := _credentials(requested):
         properties["imageRegistryCredentials"] = [credentials]
     if place.subnet:
         properties["subnetIds"] = [{"id": place.subnet}]
@@ -76,8 +75,8 @@ def group(asked: ContainerGroup) -> dict[str, object]:
         "name": name,
         **({"location": place.location} if place.location else {}),
         "tags": {
-            "mlpack-release": f"{asked.model}:{asked.version}",
-            "mlpack-digest": str(asked.image.digest),
+            "mlpack-release": f"{requested.model}:{requested.version}",
+            "mlpack-digest": str(requested.image.digest),
         },
         **({"identity": identity} if place.identity else {}),
         "properties": properties,
@@ -85,8 +84,8 @@ def group(asked: ContainerGroup) -> dict[str, object]:
     }
 
 
-def _container(asked: ContainerGroup) -> dict[str, object]:
-    settings = asked.settings
+def _container(requested: ContainerGroup) -> dict[str, object]:
+    settings = requested.settings
     gigabytes = Decimal(settings.memory or MEMORY_BYTES) / 10**9
     requests = {
         "cpu": float(settings.cpus or CPUS),
@@ -94,7 +93,7 @@ def _container(asked: ContainerGroup) -> dict[str, object]:
     }
     env = [{"name": name, "value": value} for name, value in settings.env.items()]
     return {
-        "image": str(asked.image),
+        "image": str(requested.image),
         "ports": [{"port": PORT, "protocol": "TCP"}],
         **({"environmentVariables": env} if env else {}),
         "resources": {"requests": requests},
@@ -111,7 +110,7 @@ def _probe(path: str) -> dict[str, object]:
     }
 
 
-def _address(place: AciRecipe) -> Mapping[str, object]:
+def _address(place: AciSettings) -> Mapping[str, object]:
     return {
         "type": "Private" if place.subnet else "Public",
         "ports": [{"port": PORT, "protocol": "TCP"}],
@@ -119,10 +118,14 @@ def _address(place: AciRecipe) -> Mapping[str, object]:
     }
 
 
-def _credentials(asked: ContainerGroup) -> dict[str, object]:
-    server = {"server": asked.image.registry}
-    if asked.place.identity:
-        return {**server, "identity": asked.place.identity}
-    if asked.login:
-        return {**server, "username": asked.login.username, "password": asked.login.password}
+def _credentials(requested: ContainerGroup) -> dict[str, object]:
+    server = {"server": requested.image.registry}
+    if requested.place.identity:
+        return {**server, "identity": requested.place.identity}
+    if requested.login:
+        return {
+            **server,
+            "username": requested.login.username,
+            "password": requested.login.password,
+        }
     return {}

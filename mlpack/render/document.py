@@ -61,7 +61,7 @@ def text(blocks: Iterable[Block], table: TableWriter, width: int) -> str:
     for block in blocks:
         if isinstance(block, Heading):
             # No empty line between a heading and what it is about.
-            written.append(f"\n{block.text}\n")
+            written.append(f"\n{_filled(block.text, width)}\n")
         elif isinstance(block, Paragraph):
             written.append(_filled(block.text, width) + "\n")
         elif isinstance(block, Bullets):

@@ -8,7 +8,7 @@ import yaml
 
 
 class _Plain(yaml.SafeDumper):
-    """Writes a value that stands in two places twice: few people read anchors."""
+    """Writes a repeated value each time, without YAML anchors."""
 
     def ignore_aliases(self, data: object) -> bool:
         return True

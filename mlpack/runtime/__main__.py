@@ -1,22 +1,26 @@
-"""``python -m mlpack_runtime``: load the model, then listen."""
+"""``python -m mlpack_runtime``: load the model, then listen; with ``--try``, only score once."""
 
 from __future__ import annotations
 
 import os
 import sys
 
-from . import logs
-from .settings import NotServable, Settings
+from . import telemetry
+from .settings import NotServable, RuntimeSettings
 
 
 def main() -> int:
-    """Serve until SIGTERM or SIGINT; what cannot be served ends with one line and status 1."""
+    """Serve until SIGTERM or SIGINT; an invalid setting ends with one line and status 1."""
+    if sys.argv[1:] == ["--try"]:
+        from . import trial
+
+        os._exit(trial.main())  # threads of a script must not keep the process
     try:
-        settings = Settings.read(os.environ)
+        settings = RuntimeSettings.read(os.environ)
     except NotServable as error:
-        logs.write("error", {"message": str(error)})
+        telemetry.write("error", {"message": str(error)})
         return 1
-    # Only now: what the server needs takes a while to import.
+    # Here, because the server's imports take a while.
     from .server import serve
 
     return serve(settings)

@@ -1,4 +1,4 @@
-"""Which model this is, by the release's own record; and whether its files are those."""
+"""The identity of the served model, from the release's record, and the check of its files."""
 
 from __future__ import annotations
 
@@ -11,60 +11,74 @@ from typing import Any
 
 import orjson
 
-from .settings import NotServable, Settings
+from .settings import NotServable, RuntimeSettings
 
 RECORD = "mlpack.json"
-"""In the application's folder; releases of older versions have none."""
+"""In the application's folder; releases by early versions of mlpack lack it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class File:
+class FileRecord:
     """One file of the model; its path is relative to the model's folder."""
 
     path: str
     sha256: str
     size: int
     source: str = ""
-    """The older release's file it is made of, below the application's folder; empty where the
-    image holds it as it is."""
+    """The file of the anchor release that it is made from, below the application's folder; empty if
+    the image has the file itself."""
+
+    packed: str = ""
+    """The packed file that it is made from, also there: a patch of an empty file."""
 
     patch: str = ""
-    """The patch that makes it of ``source``, there too; empty where both are the same."""
+    """The patch to apply to ``source``, or to what ``packed`` holds; empty if it is the same."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the image has the file itself."""
+        return not (self.source or self.packed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """The model version that is served; ``loaded`` is UTC, ISO 8601."""
+class ModelIdentity:
+    """The served model version; ``loaded`` is UTC, ISO 8601."""
 
     name: str
     version: str
     digest: str = ""
     loaded: str = ""
-    files: tuple[File, ...] = ()
+    files: tuple[FileRecord, ...] = ()
+    rows_independent: bool = False
+    """Whether the build proved that row i of each output depends on row i of the inputs alone."""
 
 
-def read_identity(settings: Settings, now: datetime | None = None) -> Identity:
-    """The record's, or the names of the model's folders; raise :class:`NotServable`."""
+def read_identity(settings: RuntimeSettings, now: datetime | None = None) -> ModelIdentity:
+    """Return the record's identity, or one made of the model folder's names.
+
+    Raises :class:`NotServable`.
+    """
     loaded = (now or datetime.now(UTC)).isoformat(timespec="seconds").replace("+00:00", "Z")
     path = settings.app_root / RECORD
     if not path.is_file():
         folder = settings.model_dir
-        return Identity(name=folder.parent.name or "model", version=folder.name, loaded=loaded)
+        return ModelIdentity(name=folder.parent.name or "model", version=folder.name, loaded=loaded)
     try:
         document: dict[str, Any] = orjson.loads(path.read_bytes())
-        return Identity(
+        return ModelIdentity(
             name=str(document["name"]),
             version=str(document["version"]),
             digest=str(document["digest"]),
             loaded=loaded,
             files=tuple(_file(each) for each in document["files"]),
+            rows_independent=document.get("rows_independent") is True,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise NotServable(f"{path} is not a record of a model: {error!r}") from error
+        raise NotServable(f"{path} is not a valid model record: {error!r}") from error
 
 
-def check_files(files: Sequence[File], folder: Path) -> None:
-    """Compare the files below ``folder`` with their record; raise :class:`NotServable`."""
+def check_files(files: Sequence[FileRecord], folder: Path) -> None:
+    """Compare the files below ``folder`` with the record; raise :class:`NotServable`."""
     for each in files:
         path = folder / each.path
         try:
@@ -80,20 +94,31 @@ def check_files(files: Sequence[File], folder: Path) -> None:
 
 
 def damaged(what: str) -> NotServable:
-    """What to raise where the image is not as it was released."""
+    """Return the error for an image whose files are not the released ones."""
     return NotServable(
-        f"{what}: the model is not the one that was released; pull the image again, or unset "
+        f"{what}: the model is not the released one; pull the image again, or unset "
         "AZUREML_MODEL_DIR"
     )
 
 
-def _file(document: dict[str, Any]) -> File:
+def _file(document: dict[str, Any]) -> FileRecord:
     path = _inside(document["path"])
-    source, patch = _inside(document.get("from", "")), _inside(document.get("patch", ""))
-    if patch and not source:
-        raise ValueError(f"{path} has a patch, and nothing to apply it to")
+    source, packed, patch = (
+        _inside(document.get(each, "")) for each in ("from", "packed", "patch")
+    )
+    if source and packed:
+        raise ValueError(f"{path} has two files to make it from")
+    if patch and not (source or packed):
+        raise ValueError(f"{path} has a patch but no file to apply it to")
     sha256 = str(document["sha256"]).removeprefix("sha256:")
-    return File(path=path, sha256=sha256, size=int(document["size"]), source=source, patch=patch)
+    return FileRecord(
+        path=path,
+        sha256=sha256,
+        size=int(document["size"]),
+        source=source,
+        packed=packed,
+        patch=patch,
+    )
 
 
 def _inside(named: object) -> str:

@@ -1,9 +1,8 @@
-"""A module of Azure IoT Edge: messages on input ``data``, predictions on output ``score``.
+"""An Azure IoT Edge module: messages on input ``data``, predictions on output ``score``.
 
-The device twin says which model this is (reported), and may set what the script
-lets be set, a threshold say (desired; ``configure()`` in score.py). Microsoft's
-client acknowledges messages when it gets them: what is in work when the process
-is killed is lost, and what is in work on SIGTERM is finished.
+The module twin reports the model, and its desired properties configure the script, a threshold
+for example (``configure()`` in score.py). Microsoft's client acknowledges messages on receipt:
+messages in work are finished on SIGTERM, and lost if the process is killed.
 """
 
 from __future__ import annotations
@@ -16,33 +15,34 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from .http_errors import HttpError
 from .predictor import Predictor, Stopped, backoff
-from .problems import Problem
+from .scorer import JSON, Payload
 
 if TYPE_CHECKING:
-    from .module import Module
+    from .scoring_service import ScoringService
 
 INPUT, OUTPUT = "data", "score"
 _STABLE_SECONDS = 30.0
 _FAREWELL_SECONDS = 2.0
 _QUIET_SECONDS = 0.25
-"""For messages on their way through Microsoft's client, which has acknowledged them."""
+"""Time for acknowledged messages to arrive from Microsoft's client."""
 
 _log = logging.getLogger("mlpack_runtime")
 
 Properties = dict[str, Any]
 
 
-class IotEdge:
-    """Connected to edgeHub until closed; connects anew whenever the connection is lost."""
+class IotEdgeTransport:
+    """A connection to edgeHub until closed, with reconnects."""
 
-    def __init__(self, module: Module) -> None:
-        self._module = module
-        self._predictor = Predictor(module, "iotedge")
+    def __init__(self, service: ScoringService) -> None:
+        self._service = service
+        self._predictor = Predictor(service, "iotedge")
         self._client: Any = None
         self._desired: Properties = {}
         self._events: queue.SimpleQueue[Properties | None] = queue.SimpleQueue()
-        """Changes of the desired properties; ``None``: the connection ended."""
+        """Patches of the desired properties; ``None``: the connection ended."""
         self._messages: queue.Queue[Any] = queue.Queue()
         self._connected = threading.Event()
         self._leaving = threading.Event()
@@ -52,20 +52,20 @@ class IotEdge:
         ]
 
     @classmethod
-    def open(cls, module: Module) -> IotEdge | None:
-        """Start; ``None`` where the base has no azure-iot-device: HTTP is enough for many."""
+    def open(cls, service: ScoringService) -> IotEdgeTransport | None:
+        """Start; return ``None`` if the base lacks azure-iot-device, since HTTP may be enough."""
         if not _installed():
-            _log.info("on IoT Edge, without azure-iot-device in the base: only HTTP is answered")
+            _log.info("on IoT Edge, but azure-iot-device is not in the base: only HTTP is served")
             return None
-        made = cls(module)
+        made = cls(service)
         for each in made._threads:
             each.start()
         return made
 
     def close(self) -> None:
-        """Finish the messages that are here, as far as time allows, and disconnect."""
-        # HTTP gets its share of the time after this front.
-        deadline = time.monotonic() + self._module.settings.grace / 2
+        """Finish the received messages, as far as time allows, and disconnect."""
+        # HTTP gets the other half of the time.
+        deadline = time.monotonic() + self._service.settings.grace / 2
         busy = time.monotonic()
         while self._connected.is_set() and (now := time.monotonic()) < deadline:
             if self._messages.unfinished_tasks:
@@ -74,7 +74,7 @@ class IotEdge:
                 break
             time.sleep(0.02)
         if left := self._messages.unfinished_tasks:
-            _log.error("iotedge: %d messages could not be finished", left)
+            _log.error("iotedge: %d messages were not finished", left)
         self._leaving.set()
         self._events.put(None)
         self._threads[0].join(_FAREWELL_SECONDS)
@@ -85,7 +85,7 @@ class IotEdge:
             start = time.monotonic()
             try:
                 self._serve()
-            except Exception as error:  # Microsoft's client raises what it likes
+            except Exception as error:  # Microsoft's client raises many kinds
                 _log.warning("iotedge: %s: %s", type(error).__name__, error.__cause__ or error)
             if time.monotonic() - start > _STABLE_SECONDS:
                 waits = backoff()
@@ -93,10 +93,10 @@ class IotEdge:
                 self._leaving.wait(next(waits))
 
     def _serve(self) -> None:
-        """One connection, from its beginning to its end."""
+        """Run one connection."""
         from azure.iot.device import IoTHubModuleClient
 
-        # A new client each time subscribes anew and sees the whole twin, whatever it missed.
+        # A new client subscribes again and gets the whole twin, whatever the old one missed.
         client = IoTHubModuleClient.create_from_edge_environment(
             connection_retry=False, auto_connect=False
         )
@@ -124,17 +124,17 @@ class IotEdge:
             client.shutdown()
 
     def _take(self, client: Any, desired: Properties) -> None:  # noqa: ANN401
-        """Hand the desired properties to the script, and report what became of it."""
+        """Pass the desired properties to the script and report the outcome."""
         self._desired = desired
         try:
-            self._module.configure(own(desired))
+            self._service.configure(own(desired))
             problem = None
             _log.info("iotedge: desired properties, version %s", desired.get("$version"))
-        except Problem as error:
+        except HttpError as error:
             problem = error.message
-            _log.error("iotedge: desired properties are refused: %s", problem)
+            _log.error("iotedge: desired properties refused: %s", problem)
         client.patch_twin_reported_properties(
-            reported(self._module, desired.get("$version"), problem)
+            reported(self._service, desired.get("$version"), problem)
         )
 
     def _score(self) -> None:
@@ -145,18 +145,16 @@ class IotEdge:
             except Stopped:
                 pass
             except Exception as error:
-                _log.error("iotedge: a message is given up", exc_info=error)
+                _log.error("iotedge: a message is dropped", exc_info=error)
             finally:
                 self._messages.task_done()
 
     def _answer(self, message: Any) -> None:  # noqa: ANN401
         if message.input_name != INPUT:
-            self._module.metrics.message("iotedge", "ignored")
+            self._service.metrics.message("iotedge", "ignored")
             _log.warning("iotedge: input %r is not %r", message.input_name, INPUT)
             return
-        content = message.data
-        content = content.encode() if isinstance(content, str) else bytes(content)
-        found = self._predictor.predict(content, message.content_type or "", self._leaving)
+        found = self._predictor.predict(to_payload(message), self._leaving)
         if found is not None:
             self._send(found, message.message_id)
 
@@ -166,7 +164,7 @@ class IotEdge:
         message = Message(prediction.decode(), content_encoding="utf-8")
         message.content_type = "application/json"
         message.correlation_id = asked
-        identity = self._module.identity
+        identity = self._service.identity
         message.custom_properties["model"] = f"{identity.name}:{identity.version}"
         waits = backoff()
         while not self._leaving.is_set():
@@ -181,6 +179,24 @@ class IotEdge:
         raise Stopped
 
 
+def to_payload(message: Any) -> Payload:  # noqa: ANN401
+    """Return a message of Microsoft's client as a request.
+
+    IoT Hub's ``contentEncoding`` is a character set (utf-8, utf-16 or utf-32); a content coding
+    such as gzip is taken there, too.
+    """
+    content, kind = message.data, message.content_type or ""
+    encoding = (message.content_encoding or "").strip()
+    headers = {}
+    if isinstance(content, str):
+        content = content.encode()
+    elif encoding.lower().startswith("utf"):
+        kind = f"{kind or JSON};charset={encoding}"
+    elif encoding:
+        headers["content-encoding"] = encoding
+    return Payload(content=bytes(content), content_type=kind, headers=headers)
+
+
 def _installed() -> bool:
     try:
         return find_spec("azure.iot.device") is not None
@@ -189,7 +205,7 @@ def _installed() -> bool:
 
 
 def merged(desired: Mapping[str, Any], patch: Mapping[str, Any]) -> Properties:
-    """Desired properties after a change (RFC 7386: null removes a member).
+    """Return desired properties after a patch (RFC 7386: null removes a member).
 
     >>> merged({"threshold": 0.5, "a": {"b": 1, "c": 2}}, {"threshold": None, "a": {"b": 3}})
     {'a': {'b': 3, 'c': 2}}
@@ -207,7 +223,7 @@ def merged(desired: Mapping[str, Any], patch: Mapping[str, Any]) -> Properties:
 
 
 def own(desired: Mapping[str, Any]) -> Properties:
-    """Without what IoT Hub adds.
+    """Return desired properties without those that IoT Hub adds.
 
     >>> own({"$version": 3, "$metadata": {}, "threshold": 0.7})
     {'threshold': 0.7}
@@ -215,9 +231,9 @@ def own(desired: Mapping[str, Any]) -> Properties:
     return {name: value for name, value in desired.items() if not name.startswith("$")}
 
 
-def reported(module: Module, version: object, problem: str | None) -> Properties:
-    """What the twin says of this module."""
-    identity = module.identity
+def reported(service: ScoringService, version: object, problem: str | None) -> Properties:
+    """Return the reported properties."""
+    identity = service.identity
     return {
         "model": {
             "name": identity.name,

@@ -1,8 +1,8 @@
-"""A model that its image holds as an older release's files and patches: made whole at start.
+"""Rebuilds, at start, a model that is stored packed, or as an older release's files and patches.
 
-The record (:mod:`.identity`) says of each file what it comes from. All files of the version are
-laid into one folder, so that scripts and onnxruntime find there what a release with the whole
-model has. Nothing is loaded that is not, byte for byte, what was released.
+The record (:mod:`.identity`) has the origin of each file. All files of the version are placed in
+one directory, so that scripts and onnxruntime find the same as in a release with the whole model.
+Nothing is loaded that differs in any byte from what was released.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import hashlib
 import logging
 import mmap
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -22,32 +23,38 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from .identity import File, damaged
-from .settings import NotServable, Settings
+from .identity import FileRecord, damaged
+from .settings import NotServable, RuntimeSettings
 
 PREFIX = "mlpack-model-"
-"""Names of folders in the temporary one."""
+"""Prefix of temporary directories; the process that made one and mkdtemp's text follow."""
+
+_TEMPORARY = re.compile(rf"{PREFIX}[0-9]+-[a-z0-9_]{{8}}")
 
 _PART = ".part"
 _CHUNK = 1024 * 1024
 _WAIT_SECONDS, _PAUSE = 60.0, 0.05
-"""For another container that fills the same folder of the cache."""
+"""How long to wait for another container that fills the same directory of the cache."""
 _SETTLED_SECONDS = 60
-"""Age from which on a temporary folder that nobody holds is one that was left behind."""
+"""Age from which a temporary directory without a lock counts as left behind."""
+
+_EMPTY = memoryview(b"")
 
 _log = logging.getLogger("mlpack_runtime")
 
+Write = Callable[[memoryview], object]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rebuilt:
-    """Where the model's files are now, and what that took."""
+class RebuiltModel:
+    """Where the model's files are now, and what rebuilding took."""
 
     folder: Path
     bytes: int
-    """Of all files."""
+    """Size of all files."""
 
     made: int
-    """Of the files that were not in the cache, whole."""
+    """Size of the files that were not complete in the cache."""
 
     seconds: float
 
@@ -56,17 +63,17 @@ class Rebuilt:
         return f"{self.seconds:.2f} s for {what} in {self.folder}"
 
 
-def rebuild(files: Sequence[File], settings: Settings) -> Rebuilt | None:
-    """Make the files whole; ``None`` where the image has them all as they are.
+def rebuild(files: Sequence[FileRecord], settings: RuntimeSettings) -> RebuiltModel | None:
+    """Rebuild the files; return ``None`` if the image has all of them complete.
 
-    They go below ``MLPACK_MODEL_CACHE`` where that is set and can be used, else into a
-    folder that ends with the process. Raises :class:`NotServable`.
+    They are written below ``MLPACK_MODEL_CACHE`` if it is set and usable, otherwise into a
+    directory that is removed with the process. Raises :class:`NotServable`.
     """
-    if not any(each.source for each in files):
+    if all(each.complete for each in files):
         return None
     start = time.perf_counter()
     folder, made = _in_cache(files, settings) or _in_temporary(files, settings)
-    return Rebuilt(
+    return RebuiltModel(
         folder=folder,
         bytes=sum(each.size for each in files),
         made=made,
@@ -74,13 +81,13 @@ def rebuild(files: Sequence[File], settings: Settings) -> Rebuilt | None:
     )
 
 
-def key(files: Sequence[File]) -> str:
-    """The name of a version's folder in the cache: the sha256 of its ``sha256sum`` list."""
+def key(files: Sequence[FileRecord]) -> str:
+    """Return the name of a version's directory: the sha256 of its ``sha256sum`` list."""
     listed = "".join(f"{each.sha256}  {each.path}\n" for each in files)
     return hashlib.sha256(listed.encode()).hexdigest()
 
 
-def _in_cache(files: Sequence[File], settings: Settings) -> tuple[Path, int] | None:
+def _in_cache(files: Sequence[FileRecord], settings: RuntimeSettings) -> tuple[Path, int] | None:
     if settings.model_cache is None:
         return None
     folder = settings.model_cache / key(files)
@@ -97,7 +104,7 @@ def _in_cache(files: Sequence[File], settings: Settings) -> tuple[Path, int] | N
     return None
 
 
-def _in_temporary(files: Sequence[File], settings: Settings) -> tuple[Path, int]:
+def _in_temporary(files: Sequence[FileRecord], settings: RuntimeSettings) -> tuple[Path, int]:
     try:
         return _temporary(files, settings)
     except OSError as error:
@@ -109,10 +116,10 @@ def _in_temporary(files: Sequence[File], settings: Settings) -> tuple[Path, int]
         ) from error
 
 
-def _fill(folder: Path, files: Sequence[File], settings: Settings) -> int:
-    """See that ``folder`` holds all files, each whole; the bytes that were written.
+def _fill(folder: Path, files: Sequence[FileRecord], settings: RuntimeSettings) -> int:
+    """Make sure ``folder`` has all files, complete; return the number of bytes written.
 
-    ``OSError`` is about ``folder``: what the image lacks is :class:`NotServable`.
+    An ``OSError`` concerns ``folder``; files missing in the image are :class:`NotServable`.
     """
     made = 0
     for each in files:
@@ -125,21 +132,21 @@ def _fill(folder: Path, files: Sequence[File], settings: Settings) -> int:
     return made
 
 
-def _whole(place: Path, file: File) -> bool:
+def _whole(place: Path, file: FileRecord) -> bool:
     try:
         with place.open("rb") as content:
             found = hashlib.file_digest(content, "sha256").hexdigest()
     except FileNotFoundError:
         return False
     if found != file.sha256:
-        _log.warning("%s is damaged: it is made again", place)
+        _log.warning("%s is damaged and will be rebuilt", place)
     return found == file.sha256
 
 
-def _write(place: Path, file: File, settings: Settings) -> None:
-    """Make one file under another name first, so that a reader or a crash sees no part of it."""
+def _write(place: Path, file: FileRecord, settings: RuntimeSettings) -> None:
+    """Write one file under another name first, so that nobody sees an incomplete one."""
     part = place.with_name(place.name + _PART)
-    # Who was killed while writing left one; the folder is locked, so nobody writes it now.
+    # A process killed while writing leaves one; the directory is locked, so nobody writes it now.
     part.unlink(missing_ok=True)
     try:
         with part.open("xb") as out:
@@ -156,35 +163,79 @@ def _write(place: Path, file: File, settings: Settings) -> None:
         os.close(above)
 
 
-def _content(file: File, settings: Settings, write: Callable[[memoryview], object]) -> None:
-    """Give the whole file to ``write``; raise :class:`NotServable` where it cannot be made."""
-    if not file.patch:
-        whole = settings.app_root / file.source if file.source else settings.model_dir / file.path
+def _content(file: FileRecord, settings: RuntimeSettings, write: Write) -> None:
+    """Pass the whole file to ``write``; raise :class:`NotServable` if that is impossible."""
+    root = settings.app_root
+    if not (file.packed or file.patch):
+        whole = root / file.source if file.source else settings.model_dir / file.path
         _copy(_mapped(whole), whole, file, write)
         return
     try:
-        from .patch import BadPatch, apply_patch, read_header
+        from .patch import read_header
     except ImportError as error:
         raise NotServable(f"this base cannot apply patches ({error}); make a new one") from error
-    place = settings.app_root / file.patch
-    old, patch = _mapped(settings.app_root / file.source), _mapped(place)
+    last = root / (file.patch or file.packed)
+    with _explained(last, file):
+        header = read_header(_mapped(last))
+    if (header.new_size, header.new_sha256) != (file.size, file.sha256):
+        raise damaged(
+            f"{last} makes a file of {header.new_size} bytes and sha256 {header.new_sha256}, "
+            f"and {file.path} has {file.size} and {file.sha256}"
+        )
+    if not file.patch:
+        _apply(_EMPTY, last, file, write)
+    elif file.packed:
+        _apply(_unpacked(root / file.packed, header.old_size, file), last, file, write)
+    else:
+        _apply(_mapped(root / file.source), last, file, write)
+
+
+def _apply(old: memoryview, patch: Path, file: FileRecord, write: Write) -> None:
+    """Apply ``patch`` to ``old`` and pass the new file to ``write``; its sha256 is checked."""
+    from .patch import apply_patch
+
+    with _explained(patch, file):
+        apply_patch(old, _mapped(patch), write)
+
+
+def _unpacked(packed: Path, size: int, file: FileRecord) -> memoryview:
+    """Unpack the anchor's file of ``size`` bytes into memory, where only a patch reads it."""
+    if not size:
+        return _EMPTY
     try:
-        header = read_header(patch)
-        if (header.new_size, header.new_sha256) != (file.size, file.sha256):
-            raise BadPatch(
-                f"it makes a file of {header.new_size} bytes and sha256 {header.new_sha256}, "
-                f"and {file.path} has {file.size} and {file.sha256}"
-            )
-        apply_patch(old, patch, write)
+        memory = mmap.mmap(-1, size)
+    except (OSError, OverflowError) as error:
+        raise _no_memory(size) from error
+    try:
+        _apply(_EMPTY, packed, file, memory.write)
+    except ValueError as error:  # beyond the end of the map
+        raise damaged(f"{packed} holds more than the {size} bytes that were patched") from error
+    return memoryview(memory)
+
+
+@contextmanager
+def _explained(patch: Path, file: FileRecord) -> Iterator[None]:
+    """Turn errors of applying ``patch`` into :class:`NotServable`."""
+    from .patch import BadPatch
+
+    try:
+        yield
     except BadPatch as error:
-        raise damaged(f"{place} cannot be applied to {file.source} ({error})") from error
+        to = f" to {file.source}" if file.source else ""
+        raise damaged(f"{patch} cannot be applied{to} ({error})") from error
     except ImportError as error:
-        raise NotServable(f"this base cannot apply the patch ({error}); make a new one") from error
+        raise NotServable(f"this base cannot apply {patch} ({error}); make a new one") from error
+    except MemoryError as error:
+        raise _no_memory(file.size) from error
 
 
-def _copy(
-    content: memoryview, place: Path, file: File, write: Callable[[memoryview], object]
-) -> None:
+def _no_memory(size: int) -> NotServable:
+    return NotServable(
+        f"there is not enough memory to rebuild the model ({size} bytes); give the container more"
+    )
+
+
+def _copy(content: memoryview, place: Path, file: FileRecord, write: Write) -> None:
     running = hashlib.sha256()
     for start in range(0, len(content), _CHUNK):
         piece = content[start : start + _CHUNK]
@@ -195,23 +246,23 @@ def _copy(
 
 
 def _mapped(place: Path) -> memoryview:
-    """A file of the image; its pages stay the kernel's, which drops them when it needs room."""
+    """Map a file of the image; the kernel can drop its pages when it needs memory."""
     try:
         with place.open("rb") as content:
             if not os.fstat(content.fileno()).st_size:
-                return memoryview(b"")
+                return _EMPTY
             return memoryview(mmap.mmap(content.fileno(), 0, access=mmap.ACCESS_READ))
     except OSError as error:
         raise damaged(
-            f"{place} cannot be read ({error.strerror or error}), and the model is made of it"
+            f"{place} cannot be read ({error.strerror or error}), and the model needs it"
         ) from error
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Let no other container fill ``folder``; raise ``OSError`` where one does for too long.
+    """Lock ``folder`` against other containers; raise ``OSError`` if one holds it too long.
 
-    The folder itself is locked, which also a volume that is mounted read-only allows.
+    The directory itself is locked, which also works on a read-only volume.
     """
     held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     deadline = time.monotonic() + _WAIT_SECONDS
@@ -233,14 +284,14 @@ def _lock(descriptor: int) -> bool:
     return True
 
 
-def _temporary(files: Sequence[File], settings: Settings) -> tuple[Path, int]:
-    """Fill a folder of this process's own, removed at its end; a killed one's is removed now."""
+def _temporary(files: Sequence[FileRecord], settings: RuntimeSettings) -> tuple[Path, int]:
+    """Fill a directory that is removed with this process; remove those of killed processes."""
     root = Path(tempfile.gettempdir())
     for left in list(root.glob(f"{PREFIX}*")):
-        if _left_behind(left):
+        if _TEMPORARY.fullmatch(left.name) and _left_behind(left):
             shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
-    # Held as long as the process lives, which is how others see that it does.
+    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
+    # Locked as long as the process lives, which shows others that it does.
     held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         _lock(held)

@@ -1,7 +1,7 @@
-"""The user's ``score.py`` as Azure ML runs it, and what mlpack adds to that contract.
+"""The user's ``score.py``: Azure ML's contract, and mlpack's additions.
 
 Behaviour: azureml-inference-server-http 1.5.1, ``server/user_script.py`` and
-``server/input_parsers.py``. docs/scoring.md describes it for users.
+``server/input_parsers.py``. docs/reference/scoring.md describes it for users.
 """
 
 from __future__ import annotations
@@ -19,35 +19,33 @@ from urllib.parse import parse_qs
 
 import numpy as np
 
-from . import azureml, onnx
-from .problems import BadRequest, Failed, Unsupported
-from .scorer import Array, Payload
-from .settings import NotServable, ScriptFailed, Settings
+from . import azureml, media_types, onnx
+from .http_errors import BadRequest, ScoringFailed, UnsupportedMediaType
+from .scorer import Array, Payload, Reply, Scorer
+from .settings import NotServable, RuntimeSettings, ScriptFailed
 from .signature import Dimension, Signature, Tensor, kind_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 _DEEP = 300
-"""Levels of JSON from which on a script's RecursionError is the request's: Python gives up at 1000
-calls, of which json takes one for each level."""
+"""Levels of nested JSON from which on a RecursionError is the request's fault: Python stops at 1000
+calls, and json makes one per level."""
 
 _Ranges = Mapping[str, tuple[float, float, float]]
 
 
-class Script:
+class ScriptScorer(Scorer):
     """A scoring script: ``init()`` once, then ``run()`` for each request."""
 
-    generic = False
-
-    def __init__(self, path: Path, settings: Settings) -> None:
-        marked = azureml.install()
-        module = _load(path, settings.app_root)
+    def __init__(self, path: Path, settings: RuntimeSettings) -> None:
+        marked = azureml.install(settings)
+        module = _load(path, settings)
         with onnx.recording() as opened:
             start = _function(module, "init")
             with _to_start(f"init() in {path}"):
                 start()
-        # Azure's generated drivers hand run() on, and get its arguments wrong.
+        # Azure's generated drivers wrap run() with other arguments.
         driven = getattr(module, "driver_module", None)
         run = _function(driven if isinstance(driven, ModuleType) else module, "run")
         with _to_start(str(path)):
@@ -70,15 +68,15 @@ class Script:
         self.raw = self._arguments.raw
 
     def configure(self, properties: Mapping[str, object]) -> None:
-        """Give a device twin's desired properties to the script, if it takes any."""
+        """Pass a device twin's desired properties to the script if it takes them."""
         if self._configure is not None:
             _answer(self._configure, dict(properties))
 
     def run(self, payload: Payload) -> object:
-        """What ``run`` returns for the request."""
+        """Return the result of ``run`` for the request."""
         arguments = self._arguments.of(payload)
         try:
-            found = _answer(self._run, **arguments)
+            return _reply(_answer(self._run, **arguments), payload)
         except BadRequest as problem:
             error = problem.__cause__
             if isinstance(error, json.JSONDecodeError) and _is_request(error.doc, arguments):
@@ -88,38 +86,44 @@ class Script:
             if _nesting(payload.content) < _DEEP:
                 raise  # the script's own
             raise BadRequest("the request is nested too deeply") from error
-        return found.reply() if isinstance(found, azureml.AMLResponse) else found
+        except Exception as error:
+            if (refused := _refusal(error, payload)) is None:
+                raise
+            return refused
+        finally:
+            if self.raw:  # the temporary files of a form
+                self._arguments.close(arguments)
 
     def run_tensors(self, tensors: Mapping[str, Array]) -> Mapping[str, object]:
-        """What ``run_tensors`` returns."""
+        """Return the result of ``run_tensors``."""
         if self._run_tensors is None:
-            raise Unsupported("score.py takes no tensors: it has no run_tensors()")
-        # Scripts may change what they are given; what came over the wire cannot be changed.
+            raise UnsupportedMediaType("score.py has no run_tensors() and takes no tensors")
+        # Scripts may modify their arguments; arrays over a request's bytes are read-only.
         own = {k: v if v.flags.writeable else v.copy() for k, v in tensors.items()}
         found = _answer(self._run_tensors, own)
         if not isinstance(found, Mapping) or not found:
-            raise Failed("run_tensors() returned no dict of arrays")
+            raise ScoringFailed("run_tensors() did not return a dict of arrays")
         return cast(Mapping[str, object], found)
 
     def run_image(self, image: Image) -> object:
-        """What ``run_image`` returns."""
+        """Return the result of ``run_image``."""
         if self._run_image is None:
-            raise Unsupported("score.py takes no pictures: it has no run_image()")
+            raise UnsupportedMediaType("score.py has no run_image() and takes no pictures")
         return _answer(self._run_image, image)
 
 
 class _Arguments:
-    """How the arguments of ``run`` are made of a request."""
+    """Makes the arguments of ``run`` from a request."""
 
     def __init__(self, run: Callable[..., object], *, raw: bool) -> None:
         parameters = list(inspect.signature(run).parameters.values())
         named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
         if any(each.kind not in named for each in parameters):
-            raise NotServable("run() may not take positional-only arguments, *args or **kwargs")
+            raise NotServable("run() must not have positional-only parameters, *args or **kwargs")
         self._headers = any(each.name == "request_headers" for each in parameters)
         self._parameters = [each for each in parameters if each.name != "request_headers"]
         if not self._parameters:
-            raise NotServable("run() takes no argument for the request")
+            raise NotServable("run() has no parameter for the request")
         self._typed = _has_schema(run)
         self.raw = raw
         if self.raw and self._typed:
@@ -129,7 +133,9 @@ class _Arguments:
         first = self._parameters[0].name
         found: dict[str, Any]
         if self.raw:
-            found = {first: azureml.AMLRequest(payload)}
+            from .raw_http import request
+
+            found = {first: request(payload)}
         elif self._typed:
             found = self._by_name(_object(payload))
         elif payload.method == "GET":
@@ -137,8 +143,13 @@ class _Arguments:
         else:
             found = {first: _text(payload.content)}
         if self._headers:
-            found["request_headers"] = dict(azureml.Headers(payload.headers))
+            names = payload.headers.items()
+            found["request_headers"] = {azureml.title(name): value for name, value in names}
         return found
+
+    def close(self, arguments: Mapping[str, Any]) -> None:
+        """Close a raw request."""
+        arguments[self._parameters[0].name].close()
 
     def _by_name(self, document: Mapping[str, object]) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -151,16 +162,36 @@ class _Arguments:
 
 
 def _answer(function: Callable[..., object], *given: object, **named: object) -> Any:  # noqa: ANN401
-    """Call a script's function: a :class:`ValueError` is the request's fault, and says why."""
+    """Call a script's function; a :class:`ValueError` becomes a :class:`BadRequest`."""
     try:
         return function(*given, **named)
     except ValueError as error:
         raise BadRequest(str(error) or "the request cannot be scored") from error
 
 
+def _reply(found: object, payload: Payload) -> object:
+    """Return a script's result; a response of Werkzeug, Flask or Azure ML becomes a ``Reply``."""
+    wrappers = sys.modules.get("werkzeug.wrappers")
+    if wrappers is None or not isinstance(found, wrappers.Response):
+        return found
+    from .raw_http import reply
+
+    return reply(found, payload)
+
+
+def _refusal(error: Exception, payload: Payload) -> Reply | None:
+    """Return the reply if ``error`` is one of Werkzeug's, which reading a request may raise."""
+    exceptions = sys.modules.get("werkzeug.exceptions")
+    if exceptions is None or not isinstance(error, exceptions.HTTPException):
+        return None
+    from .raw_http import aborted
+
+    return aborted(error, payload)
+
+
 @contextmanager
 def _to_start(what: str) -> Iterator[None]:
-    """What fails before the first request makes the release unservable."""
+    """Raise :class:`ScriptFailed` for a failure before the first request."""
     try:
         yield
     except NotServable:
@@ -171,9 +202,10 @@ def _to_start(what: str) -> Iterator[None]:
         raise ScriptFailed(f"{what} failed: {error!r}") from error
 
 
-def _load(path: Path, app_root: Path) -> ModuleType:
-    # Beside it lie the modules it imports.
-    for folder in (str(app_root), str(path.parent)):
+def _load(path: Path, settings: RuntimeSettings) -> ModuleType:
+    # The script imports modules of its own folders.
+    places = [settings.source] if settings.source else []
+    for folder in map(str, (*places, settings.app_root, path.parent)):
         if folder not in sys.path:
             sys.path.insert(0, folder)
     spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -199,7 +231,7 @@ def _optional(module: ModuleType, name: str) -> Callable[..., object] | None:
 
 
 def _has_schema(run: Callable[..., object]) -> bool:
-    """Whether inference-schema's ``@input_schema`` is on it; then it takes parsed JSON."""
+    """Return whether inference-schema's ``@input_schema`` is applied: it takes parsed JSON."""
     schema_util = sys.modules.get("inference_schema.schema_util")
     return schema_util is not None and bool(schema_util.is_schema_decorated(run))
 
@@ -209,7 +241,7 @@ def _fields(declared: object) -> tuple[tuple[str, ...], _Ranges]:
         ranges = {str(name): _range(values) for name, values in declared.items()}
         return tuple(ranges), ranges
     if isinstance(declared, str) or not isinstance(declared, Sequence):
-        raise NotServable("FIELDS is neither a tuple of names nor a dict")
+        raise NotServable("FIELDS must be a tuple of names or a dict")
     return tuple(str(each) for each in declared), {}
 
 
@@ -236,12 +268,12 @@ def _tensors(declared: Mapping[str, tuple[str, Sequence[Dimension]]]) -> tuple[T
 
 
 def _object(payload: Payload) -> Mapping[str, object]:
-    """What ``@input_schema`` scripts take: a JSON object, or the query."""
+    """Return the JSON object or query that ``@input_schema`` scripts take."""
     if payload.method == "GET":
         return _query(payload.query)
-    kind = azureml.media_type(payload.content_type)
+    kind = media_types.parse(payload.content_type).kind
     if kind != "application/json" and not kind.endswith("+json"):
-        raise Unsupported("Expects Content-Type to be application/json")
+        raise UnsupportedMediaType("Expects Content-Type to be application/json")
     try:
         found = json.loads(payload.content)
     except (ValueError, RecursionError) as error:
@@ -252,12 +284,12 @@ def _object(payload: Payload) -> Mapping[str, object]:
 
 
 def _is_request(text: str, arguments: Mapping[str, object]) -> bool:
-    """Whether the text that a script could not parse is what it was given."""
+    """Return whether the text that a script could not parse is the request."""
     return any(isinstance(each, str) and each == text for each in arguments.values())
 
 
 def _nesting(content: bytes) -> int:
-    """How deep JSON's lists and objects lie in each other; brackets in texts count as well."""
+    """Return the nesting depth of JSON; brackets in strings count as well."""
     found = np.frombuffer(content, np.uint8)
     opened = (found == ord("[")) | (found == ord("{"))
     closed = (found == ord("]")) | (found == ord("}"))
@@ -266,7 +298,7 @@ def _nesting(content: bytes) -> int:
 
 
 def _query(query: str) -> dict[str, object]:
-    """Arguments of an address, each read as JSON where it is."""
+    """Return the query's arguments, each parsed as JSON if it is JSON."""
     found: dict[str, object] = {}
     for name, values in parse_qs(query, keep_blank_values=True).items():
         parsed = [_value(each) for each in values]

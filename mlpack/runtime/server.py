@@ -1,75 +1,97 @@
-"""A process that serves: HTTP on one thread, scoring on the main one, and its end on SIGTERM.
+"""The server process: scoring on the main thread, HTTP on another, and the end on SIGTERM.
 
-While runs are short both are done on the main thread (``helm.py``).
-
-After SIGTERM the module is not ready any more but still answers for a while,
-each time closing the connection: whoever sent a request gets its answer, and
-balancers have time to look elsewhere. Then no connection is taken any more, and
-what is in work is finished.
+After SIGTERM the module is not ready any more but still answers for a while and closes each
+connection with the response, so clients get their results and balancers have time to look
+elsewhere. Then new connections are refused, and what is in work is finished.
 """
 
 from __future__ import annotations
 
-import array
 import asyncio
 import logging
 import os
 import signal
 import socket
-import struct
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import partial
 from importlib.util import find_spec
-from typing import cast
+from typing import Protocol
 
 import uvicorn
 
-from . import logs
-from .fronts import Front, open_fronts
+from . import telemetry
 from .http.app import application
-from .module import Module
-from .settings import NotServable, ScriptFailed, Settings
+from .scoring_service import ScoringService
+from .settings import NotServable, RuntimeSettings, ScriptFailed
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
+_ON_IOT_EDGE = ("EdgeHubConnectionString", "IOTEDGE_MODULEID")
 _KEEP_ALIVE_SECONDS = 65
-_ATTACH_FILTER = 26
-"""SO_ATTACH_FILTER, which the socket module does not name."""
-_HANDSHAKE_SECONDS = 0.1
-"""For connections that are about to be established when no more are taken."""
-_FIRST_BYTES_SECONDS = 0.2
-"""For the request on a connection that was taken last."""
+_BIND_TO_IFINDEX = 62
+"""SO_BINDTOIFINDEX (Linux, asm-generic/socket.h), which the socket module does not have."""
+_NO_INTERFACE = 2**31 - 1
+_LAST_REQUESTS_SECONDS = 0.3
+"""For handshakes under way when connections are refused, and the first request on each."""
 _SWITCH_SECONDS = 0.0005
-"""Between scoring and HTTP where each has a thread: with Python's 5 ms, 16 clients of the fan got
-a sixth fewer answers (3,800 requests a second, and 4,500 with this)."""
+"""How long a thread keeps the interpreter's lock while the other wants it. With Python's 5 ms, 16
+clients of the fan got a sixth fewer answers (3,800 a second, and 4,500 with this)."""
 _END_SECONDS = 2.0
-"""For a script that does not end, until the process ends without it."""
+"""How long a script may take to end before the process ends without it."""
 
 _log = logging.getLogger("mlpack_runtime")
 
 
-def serve(settings: Settings, environment: Mapping[str, str] = os.environ) -> int:
+class Transport(Protocol):
+    """A way to reach the service other than HTTP, on threads of its own."""
+
+    def close(self) -> None:
+        """Accept no more requests, answer the accepted ones, and return."""
+        ...
+
+
+def open_transports(service: ScoringService, environment: Mapping[str, str]) -> list[Transport]:
+    """Start the transports that the environment configures.
+
+    Raises :class:`~.settings.NotServable`.
+    """
+    found: list[Transport] = []
+    if environment.get("MQTT_BROKER") or environment.get("MQTT_HOST"):
+        from .mqtt.client import MqttTransport
+
+        found.append(MqttTransport.open(service, environment))
+    if any(environment.get(name) for name in _ON_IOT_EDGE):
+        from .iotedge import IotEdgeTransport
+
+        transport = IotEdgeTransport.open(service)
+        found += [transport] if transport is not None else []
+    return found
+
+
+def serve(settings: RuntimeSettings, environment: Mapping[str, str] = os.environ) -> int:
     """Load the model and answer until SIGTERM or SIGINT; return the exit status."""
-    logs.configure(settings.level)
+    telemetry.configure(settings.level)
     sys.setswitchinterval(_SWITCH_SECONDS)
+    if settings.without_effect:
+        named = ", ".join(settings.without_effect)
+        _log.warning("these variables of Azure ML's server have no effect here: %s", named)
     try:
         listener = _bind(settings)
-        module = Module.open(settings)
-        server = _Server(module, listener)
-        fronts = open_fronts(module, environment)
+        service = ScoringService.open(settings)
+        server = _Server(service, listener)
+        transports = open_transports(service, environment)
     except NotServable as error:
         cause = error.__cause__ if isinstance(error, ScriptFailed) else None
         _log.error("%s", error, exc_info=cause)
         return 1
-    model = f"{module.identity.name} {module.identity.version}"
-    _log.info("ready on port %d, model %s, in %.2f s", settings.port, model, module.load_seconds)
+    model = f"{service.identity.name} {service.identity.version}"
+    _log.info("ready on port %d, model %s, in %.2f s", settings.port, model, service.load_seconds)
     with _signals() as woken:
-        thread = threading.Thread(target=server.run, args=(woken, fronts), name="http")
+        thread = threading.Thread(target=server.run, args=(woken, transports), name="http")
         thread.start()
-        module.work()
+        service.work()
     server.finished.set()
     thread.join()
     return server.status
@@ -78,18 +100,18 @@ def serve(settings: Settings, environment: Mapping[str, str] = os.environ) -> in
 class _Server:
     """uvicorn on a thread of its own; signals arrive as bytes on a socket."""
 
-    def __init__(self, module: Module, listener: socket.socket) -> None:
-        settings = module.settings
-        self._module = module
+    def __init__(self, service: ScoringService, listener: socket.socket) -> None:
+        settings = service.settings
+        self._service = service
         self._listener = listener
         self._signals = 0
         self._draining: asyncio.Task[None] | None = None
         self.finished = threading.Event()
-        """Set when nothing is scored any more."""
+        """Set when the worker has ended."""
         self.status = 0
         self._http = uvicorn.Server(
             uvicorn.Config(
-                application(module),
+                application(service),
                 http="httptools" if find_spec("httptools") else "h11",
                 loop="asyncio",
                 ws="none",
@@ -103,63 +125,44 @@ class _Server:
             )
         )
 
-    def run(self, woken: socket.socket, fronts: list[Front]) -> None:
-        """Answer until a signal; then see that the process ends."""
+    def run(self, woken: socket.socket, transports: list[Transport]) -> None:
+        """Answer until a signal; then make sure that the process ends."""
         try:
-            with asyncio.Runner() as runner:
-                self._module.helm.run(runner.get_loop(), self._answer(woken, fronts))
+            asyncio.run(self._answer(woken, transports))
         except BaseException as error:
             self.status = 1
             _log.critical("the server failed", exc_info=error)
         finally:
-            self._module.close()
+            self._service.close()
         if not self.finished.wait(_END_SECONDS):
             _log.error("scoring does not end: the process ends without it")
             os._exit(1)
 
-    async def _answer(self, woken: socket.socket, fronts: list[Front]) -> None:
+    async def _answer(self, woken: socket.socket, transports: list[Transport]) -> None:
         loop = asyncio.get_running_loop()
-        loop.add_reader(woken, self._signalled, woken, fronts)
-        # A copy: its end is uvicorn's, and connections are still taken here after it.
-        await self._http.serve([self._listener.dup()])
+        loop.add_reader(woken, self._signalled, woken, transports)
+        await self._http.serve([self._listener])
         loop.remove_reader(woken)
 
-    def _signalled(self, woken: socket.socket, fronts: list[Front]) -> None:
+    def _signalled(self, woken: socket.socket, transports: list[Transport]) -> None:
         self._signals += sum(number in _STOP for number in woken.recv(64))
         if self._signals and self._draining is None:
-            self._module.helm.keep()
-            self._draining = asyncio.ensure_future(self._drain(fronts))
+            self._draining = asyncio.ensure_future(self._drain(transports))
         elif self._signals > 1:
             self._http.should_exit = self._http.force_exit = True
 
-    async def _drain(self, fronts: list[Front]) -> None:
-        settings = self._module.settings
+    async def _drain(self, transports: list[Transport]) -> None:
+        settings = self._service.settings
         until = time.monotonic() + settings.drain + settings.grace
         _log.info("stopping: requests are still answered for %g s", settings.drain)
-        self._module.draining = True
-        closing = (asyncio.to_thread(front.close) for front in fronts)
+        self._service.draining = True
+        closing = (asyncio.to_thread(transport.close) for transport in transports)
         await asyncio.gather(asyncio.sleep(settings.drain), *closing)
         _refuse_connections(self._listener)
-        await asyncio.sleep(_HANDSHAKE_SECONDS)
-        for server in self._http.servers:
-            server.close()
-        late = [self._connect(each) for each in _last_connections(self._listener)]
-        await asyncio.gather(*late, return_exceptions=True)
-        await asyncio.sleep(_FIRST_BYTES_SECONDS)
+        await asyncio.sleep(_LAST_REQUESTS_SECONDS)
         left = until - time.monotonic()
         self._http.config.timeout_graceful_shutdown = max(1, round(left))
         self._http.should_exit = True
-
-    async def _connect(self, connection: socket.socket) -> None:
-        """Answer on a connection that uvicorn did not take itself."""
-        made = cast(Callable[..., asyncio.Protocol], self._http.config.http_protocol_class)
-        protocol = partial(
-            made,
-            config=self._http.config,
-            server_state=self._http.server_state,
-            app_state={},
-        )
-        await asyncio.get_running_loop().connect_accepted_socket(protocol, connection)
 
 
 @contextmanager
@@ -179,8 +182,8 @@ def _signals() -> Iterator[socket.socket]:
         wake.close()
 
 
-def _bind(settings: Settings) -> socket.socket:
-    """Take the port; nobody can connect yet. Raises :class:`NotServable`."""
+def _bind(settings: RuntimeSettings) -> socket.socket:
+    """Bind the port without listening yet; raise :class:`NotServable`."""
     where = f"{settings.host} port {settings.port}"
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -195,38 +198,12 @@ def _bind(settings: Settings) -> socket.socket:
 
 
 def _refuse_connections(listener: socket.socket) -> None:
-    """Drop attempts to connect, where the kernel lets; who is connected can still be taken.
+    """Have the kernel refuse new connections; those being established are still accepted.
 
-    A filter on the socket (Linux, socket(7), ``SO_ATTACH_FILTER``) that drops packets with SYN
-    and without ACK. Some kernels let root alone set one; then a moment stays in which somebody
-    may connect who is not taken any more.
+    Closing a listener resets the connections in its queue, whose requests may have been sent.
+    Bound to a network interface that does not exist, it matches no new handshake and keeps its
+    queue. Without CAP_NET_RAW this needs Linux 5.7; elsewhere a connection that arrives in the
+    moment of closing is reset.
     """
-    program = (
-        (0x30, 0, 0, 13),  # load the byte of the TCP header that holds the flags
-        (0x54, 0, 0, 0x12),  # of these, SYN and ACK
-        (0x15, 0, 1, 0x02),  # SYN alone?
-        (0x06, 0, 0, 0),  # then take nothing of the packet
-        (0x06, 0, 0, 0xFFFFFFFF),
-    )
-    code = array.array("B", b"".join(struct.pack("HBBI", *each) for each in program))
-    option = struct.pack("HP", len(program), code.buffer_info()[0])
     with suppress(OSError):
-        listener.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, option)
-
-
-def _last_connections(listener: socket.socket) -> list[socket.socket]:
-    """Take all who are connected, and close the listener at once.
-
-    A listening socket that is closed resets the connections in its queue, whose
-    requests may have been sent already.
-    """
-    listener.setblocking(False)
-    taken = []
-    # The thread that scores must not run for 5 ms between the last look and the end.
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    with listener, suppress(OSError):  # there is no more, or no room for it
-        while True:
-            taken.append(listener.accept()[0])
-    sys.setswitchinterval(interval)
-    return taken
+        listener.setsockopt(socket.SOL_SOCKET, _BIND_TO_IFINDEX, _NO_INTERFACE)

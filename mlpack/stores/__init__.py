@@ -1,1 +1,1 @@
-"""The only code on disk, network and daemons."""
+"""Stores of OCI content (layout, archive), copies between them, and files on disk."""

@@ -1,4 +1,4 @@
-"""Writing a bundle to a file, and checking one that came from elsewhere."""
+"""Writing bundle files, and verifying them."""
 
 from __future__ import annotations
 
@@ -10,22 +10,27 @@ import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from mlpack.errors import MlpackError
+from mlpack.json_document import OR_NULL, written
 from mlpack.oci import descriptor as media
-from mlpack.oci.compression import Gzip
-from mlpack.oci.descriptor import Descriptor
-from mlpack.oci.digest import Digest, Writable
-from mlpack.oci.document import MAX_DOCUMENT_BYTES, InvalidContent, Node, parse
+from mlpack.oci.descriptor import (
+    MAX_DOCUMENT_BYTES,
+    Descriptor,
+    Digest,
+    InvalidContent,
+    Node,
+    Writable,
+    parse,
+)
 from mlpack.oci.image import Layer
-from mlpack.oci.tarball import BLOCK, END, header, padding
-from mlpack.oci.tree import Entry
+from mlpack.oci.layer import BLOCK, END, Entry, Gzip, header, padding
 from mlpack.plan.bundle import LIST, Bundle
-from mlpack.stores.base import CHUNK, Corrupt, Readable, verified
-from mlpack.stores.files import atomic, file_sha256
+from mlpack.stores.files import atomic, file_sha256, naming, open_file
+from mlpack.stores.store import CHUNK, Corrupt, Readable, verified
 
 _BEST, _LARGE = 12, 6
 _GZIP = b"\x1f\x8b"
@@ -33,39 +38,34 @@ MAX_MEMBERS = 300
 
 
 class BadBundle(MlpackError):
-    """A file that is no bundle, or one that changed on its way."""
+    """A file that is not a bundle, or a bundle that changed in transit."""
 
-    hint = "copy it again from where it was made, or make it again with: mlpack bundle"
+    hint = "copy it again from its source, or make it again with: mlpack bundle"
+
+
+def _listed(members: object) -> object:
+    """Return a bundle's members as its document lists them."""
+    sizes = members.items() if isinstance(members, Mapping) else ()
+    return [{"path": path, "bytes": size} for path, size in sizes]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checked:
-    """A bundle whose every member is what its list says."""
+class VerifiedBundle:
+    """A bundle whose members all match its list of digests."""
 
     engine: str
     name: str
     platform: str
     image: str
-    onto: str
-    """The digest of the image a device must be on; empty where it may hold nothing."""
+    onto: str = field(metadata=OR_NULL)
+    """The digest of the image that a device must have; empty if it needs none."""
 
-    members: Mapping[str, int]
+    members: Mapping[str, int] = field(metadata=written(_listed))
     """Bytes of each member, by path."""
-
-    def to_json(self) -> dict[str, object]:
-        """The document of ``mlpack --json bundle verify``."""
-        return {
-            "engine": self.engine,
-            "name": self.name,
-            "platform": self.platform,
-            "image": self.image,
-            "onto": self.onto or None,
-            "members": dict(self.members),
-        }
 
 
 def write_bundle(store: Readable, made: Bundle, path: Path) -> Descriptor:
-    """Write ``made`` to ``path``, whole or not at all; the same bundle gives the same bytes."""
+    """Write ``made`` to ``path``, whole or not at all; the bytes are deterministic."""
     with atomic(path) as out:
         if made.compressed:
             with closing(Gzip(out, _BEST if made.small else _LARGE)) as packed:
@@ -100,15 +100,16 @@ def _content(
         if not (unpack and packed):
             yield layer.size, verified(blob, layer.descriptor)
             return
-        # A tar header says the size before the content: the layer is unpacked aside first.
+        # A tar header has the size before the content, so the layer is unpacked to a file first.
         with tempfile.TemporaryFile() as aside:
-            size = _unpack(blob, layer, cast(BinaryIO, aside))
+            with naming(Path(tempfile.gettempdir())):
+                size = _unpack(blob, layer, cast(BinaryIO, aside))
             aside.seek(0)
             yield size, iter(lambda: aside.read(CHUNK), b"")
 
 
 def _unpack(blob: BinaryIO, layer: Layer, out: BinaryIO) -> int:
-    """Inflate a layer; its diff id vouches for the bytes. Deflate grows 1032-fold at most."""
+    """Inflate a layer and check its diff id. Deflate expands at most 1032-fold."""
     running, size = hashlib.sha256(), 0
     try:
         with gzip.GzipFile(fileobj=blob) as content:
@@ -118,21 +119,21 @@ def _unpack(blob: BinaryIO, layer: Layer, out: BinaryIO) -> int:
     except (OSError, EOFError, zlib.error) as error:
         raise Corrupt(f"layer {layer.digest} cannot be unpacked ({error})") from error
     if running.hexdigest() != layer.diff_id.hex:
-        raise Corrupt(f"layer {layer.digest} unpacks to other bytes than its diff id says")
+        raise Corrupt(f"layer {layer.digest} unpacks to other bytes than its diff id")
     return size
 
 
-def check_bundle(path: Path) -> Checked:
+def check_bundle(path: Path) -> VerifiedBundle:
     """Read ``path`` to its end; raise :class:`BadBundle` unless every member is as listed."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             packed = file.read(2) == _GZIP
             file.seek(0)
-            content = _Counted(gzip.GzipFile(fileobj=file) if packed else file)
+            content = _CountingReader(gzip.GzipFile(fileobj=file) if packed else file)
             with tarfile.open(fileobj=content, mode="r|") as archive:  # type: ignore[call-overload]
                 checked, size = _check(archive, str(path))
             if content.count_all() != size:
-                raise BadBundle(f"{path} does not end where its last part does")
+                raise BadBundle(f"{path} has data after its last member")
             return checked
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise BadBundle(f"{path} cannot be read to its end ({error})") from error
@@ -140,8 +141,8 @@ def check_bundle(path: Path) -> Checked:
         raise BadBundle(f"{path}: {error}") from error
 
 
-class _Counted:
-    """Counts what is read: tarfile itself takes an archive without an end."""
+class _CountingReader:
+    """Counts what is read: tarfile accepts an archive without an end."""
 
     def __init__(self, content: BinaryIO | gzip.GzipFile) -> None:
         self._content = content
@@ -158,22 +159,22 @@ class _Counted:
         return self._size
 
 
-def _check(archive: tarfile.TarFile, where: str) -> tuple[Checked, int]:
-    """Compare all members with the list; return also how long the archive must be."""
+def _check(archive: tarfile.TarFile, where: str) -> tuple[VerifiedBundle, int]:
+    """Compare all members with the list; also return how long the archive must be."""
     members = iter(archive)
     first = next(members, None)
     if first is None or first.name != LIST:
         raise BadBundle(f"{where} is not a bundle: it does not start with {LIST}")
     listed = parse(_document(archive, first), LIST)
-    wanted = listed.need("sha256").text_map()
+    expected = listed.need("sha256").text_map()
     found = dict(_hashes(archive, members, where))
-    for name in sorted(wanted.keys() | found.keys()):
+    for name in sorted(expected.keys() | found.keys()):
         if name not in found:
             raise BadBundle(f"{where}: {name} is missing")
-        if name not in wanted:
+        if name not in expected:
             raise BadBundle(f"{where}: {name} is not in the list of digests")
-        if found[name][0] != wanted[name]:
-            raise BadBundle(f"{where}: {name} holds other bytes than the list says")
+        if found[name][0] != expected[name]:
+            raise BadBundle(f"{where}: {name} does not match the list of digests")
     sizes = {name: size for name, (_, size) in found.items()}
     blocks = sum(BLOCK + size + len(padding(size)) for size in (first.size, *sizes.values()))
     return _checked(listed, sizes), blocks + len(END)
@@ -186,33 +187,33 @@ def _hashes(
     for member in members:
         if len(seen) > MAX_MEMBERS:
             raise BadBundle(f"{where} has more than {MAX_MEMBERS} members")
-        if member.name in seen or not member.isreg() or not _plain(member.name):
-            raise BadBundle(f"{where}: {member.name!r} is there twice, or is no plain file")
+        if member.name in seen or not member.isreg() or not _printable(member.name):
+            raise BadBundle(f"{where}: {member.name!r} is listed twice, or is not a regular file")
         seen.add(member.name)
         content = archive.extractfile(member)
         digest = hashlib.file_digest(cast(io.BufferedReader, content), "sha256")
         yield member.name, (digest.hexdigest(), member.size)
 
 
-def _plain(text: str) -> bool:
-    """Whether a text may be shown: a file from elsewhere may hold orders to a terminal."""
+def _printable(text: str) -> bool:
+    """Whether a text may be printed: a foreign file may contain terminal escape sequences."""
     return text.isascii() and text.isprintable()
 
 
 def _document(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     content = archive.extractfile(member)
     if content is None or member.size > MAX_DOCUMENT_BYTES:
-        raise BadBundle(f"{member.name} is no document")
+        raise BadBundle(f"{member.name} is not a document")
     return content.read()
 
 
-def _checked(listed: Node, members: Mapping[str, int]) -> Checked:
+def _checked(listed: Node, members: Mapping[str, int]) -> VerifiedBundle:
     onto = listed.get("onto")
-    said = {key: listed.need(key).text() for key in ("engine", "name", "platform", "image")}
-    if not all(_plain(text) for text in (*said.values(), onto.text() if onto else "")):
-        raise BadBundle(f"{LIST} holds characters that are not for showing")
-    return Checked(
-        **said,
+    texts = {key: listed.need(key).text() for key in ("engine", "name", "platform", "image")}
+    if not all(_printable(text) for text in (*texts.values(), onto.text() if onto else "")):
+        raise BadBundle(f"{LIST} contains unprintable characters")
+    return VerifiedBundle(
+        **texts,
         onto=onto.text() if onto else "",
         members=members,
     )

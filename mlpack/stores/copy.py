@@ -1,30 +1,93 @@
-"""Copying an image between any two stores: children first, only what is missing."""
+"""Copying images between any two stores: parts first, only what is missing."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from typing import BinaryIO, cast
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import BinaryIO, Literal, Protocol, cast, runtime_checkable
 
-from mlpack.oci import descriptor as media
-from mlpack.oci.descriptor import Descriptor
-from mlpack.oci.digest import Digest
-from mlpack.oci.document import parse
-from mlpack.stores.base import NotFound, Readable, Store, absent, read
-from mlpack.stores.registry import DOCUMENTS, RegistryStore
+from mlpack.interruptions import call_in_threads
+from mlpack.oci.descriptor import Descriptor, Digest, Reference
+from mlpack.stores.records import RECORD, RECORDS, records
+from mlpack.stores.store import DOCUMENTS, NotFound, Readable, Remote, Store, not_found, walk
 
 THREADS = 4
-"""Blobs moved at once; on one link more only take turns."""
+"""Blobs copied at once; on one link more threads only take turns."""
 
-Advance = Callable[[int], None]
-"""Told bytes."""
+
+@runtime_checkable
+class Mounts(Protocol):
+    """A store that can take blobs from other repositories of the same registry."""
+
+    def mount(self, target: Descriptor, source: Reference) -> bool:
+        """Take ``target`` from the repository ``source``; return whether that worked."""
+        ...
+
+
+@runtime_checkable
+class Transactional(Protocol):
+    """A store that refuses a manifest unless it holds everything the manifest points at."""
+
+    def has_all(self, target: Descriptor) -> bool:
+        """Whether the store holds ``target`` and everything below it."""
+        ...
+
+
+@runtime_checkable
+class AttachesReferrers(Protocol):
+    """A store in which an artifact must be attached to its subject to be listed."""
+
+    def attach(
+        self, source: Readable, referrer: Descriptor, subject: Descriptor, *, new: bool = False
+    ) -> None:
+        """Copy ``referrer`` from ``source``, and list it; raise :class:`ReferrersUnsupported`.
+
+        ``new`` if the store did not hold ``subject`` before: then it has no referrers yet.
+        """
+        ...
+
+
+class CopyProgress(Protocol):
+    """Progress callback; called with the number of bytes copied."""
+
+    def __call__(self, count: int, /) -> None:
+        """Report that ``count`` more bytes were read; negative if an upload went back."""
+        ...
+
+    def expect(self, total: int, /) -> None:
+        """Report how many bytes are missing, once, as soon as that is known."""
+        ...
+
+
+class NoProgress:
+    """A progress callback that does nothing."""
+
+    def __call__(self, count: int) -> None:
+        """Do nothing."""
+
+    def expect(self, total: int) -> None:
+        """Do nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopyOptions:
+    """What a copy may take from elsewhere, and what it may leave out."""
+
+    mounts: Mapping[Digest, Reference] = field(default_factory=dict)
+    """Blobs that other repositories hold; the target takes those of its own registry from there.
+    Not needed for what the source itself holds."""
+
+    skip: Collection[Digest] = ()
+    """Blobs to leave out; only a layout accepts an image without them."""
+
+    progress: CopyProgress = field(default_factory=NoProgress)
 
 
 @dataclass(frozen=True)
-class Copied:
+class CopyResult:
     """What a copy did with each blob and document."""
 
     sent: tuple[Descriptor, ...] = ()
@@ -32,7 +95,7 @@ class Copied:
     """Taken by the registry from another of its repositories."""
 
     present: tuple[Descriptor, ...] = ()
-    """There before; below a manifest that a registry has, nothing is looked at."""
+    """Already in the target; nothing below a manifest that a registry holds is listed."""
 
     @property
     def sent_bytes(self) -> int:
@@ -40,174 +103,138 @@ class Copied:
         return sum(each.size for each in self.sent)
 
 
-@dataclass(frozen=True)
-class MountFrom:
-    """Blobs that another repository of the target's registry holds."""
-
-    repository: str
-    digests: Collection[Digest]
-
-
-@dataclass
-class _Job:
-    source: Readable
-    target: Store
-    mounts: Mapping[Digest, str]
-    advance: Advance
-    expect: Advance
-    stop: threading.Event = field(default_factory=threading.Event)
+_Outcome = Literal["sent", "mounted", "present"]
 
 
 def copy(
-    source: Readable,
-    target: Store,
-    root: Descriptor,
-    *,
-    mount: MountFrom | None = None,
-    skip: Collection[Digest] = (),
-    advance: Advance = lambda _: None,
-    expect: Advance = lambda _: None,
-) -> Copied:
-    """Copy ``root`` and all it points at from ``source`` to ``target``; the caller names it.
+    source: Readable, target: Store, root: Descriptor, options: CopyOptions | None = None
+) -> CopyResult:
+    """Copy ``root`` and everything it points at; the caller tags it.
 
-    Documents come after what they point at, so a reader of ``target`` never finds one
-    whose parts are missing, and an interrupted copy is finished by running it again.
-    ``skip`` names blobs that are left out, which only a layout accepts. ``expect`` is told
-    once how many bytes of blobs are missing, ``advance`` those that were read of them.
+    Documents are written after what they point at: a reader of ``target`` never finds one whose
+    parts are missing, and an interrupted copy is finished by running it again.
     """
-    # A registry refuses a manifest whose parts it lacks: where it has one it has all.
-    if isinstance(target, RegistryStore) and target.exists(root):
-        return Copied(present=(root,))
-    documents: dict[Digest, Descriptor] = {}
-    below: dict[Digest, Descriptor] = {}
-    _walk(source, root, documents, below)
-    mounts = dict.fromkeys(mount.digests, mount.repository) if mount else {}
-    job = _Job(source, target, mounts, advance, expect)
-    wanted = [each for each in below.values() if each.digest not in skip]
-    done = _all(job, wanted)
-    for document in documents.values():
+    if isinstance(target, Transactional) and target.has_all(root):
+        return CopyResult(present=(root,))
+    options = options or CopyOptions()
+    nodes = tuple(walk(source, root))
+    blobs = [
+        each
+        for each in nodes
+        if each.media_type not in DOCUMENTS and each.digest not in options.skip
+    ]
+    outcomes = _Copier(source, target, options).run(blobs)
+    documents = [each for each in nodes if each.media_type in DOCUMENTS]
+    for document in documents:
         with source.open(document) as content:
             target.put(document, content)
-    return Copied(
-        sent=(*(each for each, how in done if how == "sent"), *documents.values()),
-        mounted=tuple(each for each, how in done if how == "mounted"),
-        present=tuple(each for each, how in done if how == "present"),
-    )
+
+    def having(outcome: _Outcome) -> tuple[Descriptor, ...]:
+        return tuple(blob for blob, found in zip(blobs, outcomes, strict=True) if found == outcome)
+
+    return CopyResult((*having("sent"), *documents), having("mounted"), having("present"))
 
 
-def children(content: bytes, media_type: str) -> Iterator[Descriptor]:
-    """What a manifest or index points at; layers that may not be distributed are left out."""
-    document = parse(content, "manifest")
-    if media_type in media.INDEXES:
-        listed = document.need("manifests").elements()
-        yield from (Descriptor.from_json(each) for each in listed)
-        return
-    layers = document.get("layers")
-    for each in (document.need("config"), *(layers.elements() if layers else ())):
-        if not each.get("urls"):
-            yield Descriptor.from_json(each)
+def copy_record(
+    source: Readable, target: Store, image: Descriptor, name: str = "", *, new: bool = False
+) -> Digest | None:
+    """Copy the identity record of ``image``, if there is one, and return its digest.
+
+    Its tag is ``release/<name>``, or by its digest without a name; a registry attaches it to the
+    image instead. ``new`` if ``target`` did not hold the image before. Raises
+    :class:`~mlpack.stores.store.ReferrersUnsupported`.
+    """
+    found = records(source, image)
+    if not found:
+        return None
+    record = replace(found[0], annotations={}, platform=None, artifact_type=RECORD)
+    if isinstance(target, AttachesReferrers):
+        target.attach(source, record, image, new=new)
+    else:
+        copy(source, target, record)
+        target.tag(record, f"{RECORDS}{name}" if name else f"referrers/{record.digest.hex}")
+    return record.digest
 
 
-def blobs(source: Readable, root: Descriptor) -> tuple[Digest, ...]:
-    """The configs and layers below ``root``; only documents are read."""
-    documents: dict[Digest, Descriptor] = {}
-    found: dict[Digest, Descriptor] = {}
-    _walk(source, root, documents, found)
-    return tuple(found)
+class _Copier:
+    """Copies blobs on several threads; the first failure stops all of them."""
+
+    def __init__(self, source: Readable, target: Store, options: CopyOptions) -> None:
+        self._source = source
+        self._target = target
+        self._options = options
+        self._place = source.place if isinstance(source, Remote) else None
+        self.stopped = threading.Event()
+
+    def run(self, blobs: list[Descriptor]) -> list[_Outcome]:
+        """Look for every blob first, so that the missing bytes are known before any is sent."""
+        outcomes = self._each(self._look, blobs)
+        pairs = zip(blobs, outcomes, strict=True)
+        missing = [blob for blob, outcome in pairs if outcome == "sent"]
+        self._options.progress.expect(sum(each.size for each in missing))
+        self._each(self._send, missing)
+        return outcomes
+
+    def _each(
+        self, do: Callable[[Descriptor], _Outcome], blobs: list[Descriptor]
+    ) -> list[_Outcome]:
+        return call_in_threads([partial(do, each) for each in blobs], THREADS, self.stopped.set)
+
+    def _look(self, blob: Descriptor) -> _Outcome:
+        place = self._options.mounts.get(blob.digest, self._place)
+        if place and isinstance(self._target, Mounts) and self._target.mount(blob, place):
+            return "mounted"
+        return "present" if self._target.exists(blob) else "sent"
+
+    def _send(self, blob: Descriptor) -> _Outcome:
+        with self._source.open(blob) as content:
+            reported = _ReportingReader(content, self._options.progress, self.stopped)
+            self._target.put(blob, cast(BinaryIO, reported))
+        return "sent"
 
 
-def _walk(
-    source: Readable,
-    root: Descriptor,
-    documents: dict[Digest, Descriptor],
-    below: dict[Digest, Descriptor],
-) -> None:
-    for child in children(read(source, root), root.media_type):
-        if child.media_type not in DOCUMENTS:
-            below.setdefault(child.digest, child)
-        elif child.digest not in documents:
-            _walk(source, child, documents, below)
-    documents[root.digest] = root
+class _ReportingReader:
+    """Reports how far a file was read, and fails once the copy is stopped."""
 
-
-def _all(job: _Job, wanted: list[Descriptor]) -> list[tuple[Descriptor, str]]:
-    """Look what is there, all of it first, so that the rest is known before it moves."""
-    found = dict(zip((each.digest for each in wanted), _each(job, _look, wanted), strict=True))
-    missing = [each for each in wanted if found[each.digest] == "sent"]
-    job.expect(sum(each.size for each in missing))
-    _each(job, _send, missing)
-    return [(each, found[each.digest]) for each in wanted]
-
-
-def _each(job: _Job, do: Callable[[_Job, Descriptor], str], wanted: list[Descriptor]) -> list[str]:
-    if not wanted:
-        return []
-    with ThreadPoolExecutor(min(THREADS, len(wanted)), thread_name_prefix="copy") as pool:
-        running = [pool.submit(do, job, blob) for blob in wanted]
-        try:
-            return [each.result() for each in running]
-        except BaseException:
-            # Also on an interrupt: the other threads end at the next piece they read.
-            job.stop.set()
-            for each in running:
-                each.cancel()
-            raise
-
-
-def _look(job: _Job, blob: Descriptor) -> str:
-    place = job.mounts.get(blob.digest)
-    if place and isinstance(job.target, RegistryStore) and job.target.mount(blob, place):
-        return "mounted"
-    return "present" if job.target.exists(blob) else "sent"
-
-
-def _send(job: _Job, blob: Descriptor) -> str:
-    with job.source.open(blob) as content:
-        job.target.put(blob, cast(BinaryIO, _Watched(content, job)))
-    return "sent"
-
-
-class _Watched:
-    """A file that says how far it was read, and ends when the copy is given up."""
-
-    def __init__(self, content: BinaryIO, job: _Job) -> None:
+    def __init__(self, content: BinaryIO, progress: CopyProgress, stopped: threading.Event) -> None:
         self._content = content
-        self._job = job
+        self._progress = progress
+        self._stopped = stopped
 
     def read(self, size: int = -1) -> bytes:
-        if self._job.stop.is_set():
+        if self._stopped.is_set():
             raise InterruptedError("another part of the copy failed")
         data = self._content.read(size)
-        self._job.advance(len(data))
+        self._progress(len(data))
         return data
 
     def seekable(self) -> bool:
         return self._content.seekable()
 
-    def seek(self, offset: int) -> int:
-        self._job.advance(offset - self._content.tell())
-        return self._content.seek(offset)
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._progress(offset - self._content.tell())
+        return self._content.seek(offset, whence)
 
 
 class FirstOf:
-    """Several stores read as one: content comes from the first that has it."""
+    """Several stores read as one: content comes from the first that holds it."""
 
     def __init__(self, *stores: Readable) -> None:
         self._stores = stores
 
     def exists(self, target: Descriptor) -> bool:
-        """Whether any has it."""
+        """Whether any store holds it."""
         return any(store.exists(target) for store in self._stores)
 
     def open(self, target: Descriptor) -> AbstractContextManager[BinaryIO]:
-        """Open it where it is."""
+        """Open it in the first store that holds it."""
         for store in self._stores:
             if store.exists(target):
                 return store.open(target)
-        raise absent(target.digest, "none of the stores")
+        raise not_found(target.digest, "none of the stores")
 
     def resolve(self, name: str) -> Descriptor:
-        """What the first store that knows ``name`` calls so."""
+        """Resolve ``name`` in the first store that has it."""
         for store in self._stores:
             try:
                 return store.resolve(name)

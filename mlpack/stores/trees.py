@@ -1,20 +1,221 @@
-"""Reading an image's layers into the tree a container of it would see."""
+"""Reading the layers of foreign images into the file tree that a container sees.
+
+Nothing is unpacked to disk. A layer is a verified and bounded stream: the blob's digest, the tar's
+diff id and every length are checked while it is read, and results may be used only after the block
+has ended without an error.
+"""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
+import sys
 import tarfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol, cast
 
-from mlpack.oci.digest import Digest
-from mlpack.oci.filesystem import BrokenLayer, Change, Hide, Link, Node, NodeKind, Put, Tree, apply
+from mlpack.errors import MlpackError
+from mlpack.oci.descriptor import WHITEOUT, Digest
+from mlpack.oci.filesystem import (
+    AddHardlink,
+    AddNode,
+    BrokenLayer,
+    FileNode,
+    LayerChange,
+    NodeKind,
+    Tree,
+    Whiteout,
+    apply,
+)
 from mlpack.oci.image import Layer
-from mlpack.oci.tree import OPAQUE, WHITEOUT
-from mlpack.stores.base import Readable
-from mlpack.stores.layers import LIMITS, Archive, Limits, content_of, members, open_tar
+from mlpack.oci.layer import OPAQUE
+from mlpack.stores.store import CHUNK, Corrupt, Readable, VerifyingReader
+
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_UNREADABLE = (
+    tarfile.TarError,
+    gzip.BadGzipFile,
+    zlib.error,
+    EOFError,
+    ValueError,
+    RecursionError,  # headers that extend headers that extend headers
+)
+_MAX_HEADER = 8 * 1024 * 1024
+"""One header with all its extensions; Linux paths and attributes need 132 KB at most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerLimits:
+    """How much of a layer is read before it is refused as hostile."""
+
+    members: int = 2_000_000
+    """Files of one layer; a large distribution with all of CUDA has 300,000."""
+
+    bytes: int = 256 * 1024**3
+    """Uncompressed bytes of one layer."""
+
+    ratio: int = 200
+    """Uncompressed bytes per byte of the blob, checked above :attr:`trusted`."""
+
+    trusted: int = 1024**3
+    """Uncompressed bytes up to which any ratio is accepted: an empty disk image is not a bomb."""
+
+
+LIMITS = LayerLimits()
+
+
+class LayerTooLarge(MlpackError):
+    """A layer that is larger than any image in use, or a decompression bomb."""
+
+    hint = "mlpack cannot read this image; if you trust it, inspect it with: skopeo inspect"
+
+
+class LayerTar(tarfile.TarFile):
+    """A tar that is read once, from front to back."""
+
+    members: list[tarfile.TarInfo]
+    """What ``tarfile`` remembers for random access; emptied while reading."""
+
+
+class _Reader(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+@contextmanager
+def open_tar(store: Readable, layer: Layer, limits: LayerLimits = LIMITS) -> Iterator[LayerTar]:
+    """Open a layer's tar, to be read from front to back.
+
+    When the block ends the rest is read, too, and all of it must match the layer's digests.
+    Raises :class:`~mlpack.stores.store.Corrupt`, :class:`LayerTooLarge`.
+    """
+    with store.open(layer.descriptor) as blob, _readable(layer):
+        checked = io.BufferedReader(VerifyingReader(blob, layer.descriptor), CHUNK)
+        stream = _BoundedStream(_inflated(checked), layer, limits)
+        # Not tarfile's own stream mode: that reads a header of any size into memory.
+        yield LayerTar(
+            fileobj=cast(BinaryIO, stream), errorlevel=2, encoding="utf-8", errors="surrogateescape"
+        )
+        stream.finish()
+        while checked.read(CHUNK):
+            pass  # bytes after the compressed stream are part of the blob's digest, too
+
+
+def members(archive: LayerTar, limits: LayerLimits = LIMITS) -> Iterator[tarfile.TarInfo]:
+    """Yield the tar's members in order, forgetting each before the next."""
+    count = 0
+    while (member := archive.next()) is not None:
+        count += 1
+        if count > limits.members:
+            raise LayerTooLarge(f"a layer holds more than {limits.members} files")
+        archive.members.clear()
+        yield member
+
+
+@contextmanager
+def _readable(layer: Layer) -> Iterator[None]:
+    try:
+        yield
+    except MlpackError:
+        raise
+    except _unreadable() as error:
+        raise Corrupt(f"layer {layer.digest} is not a readable tar ({error})") from error
+
+
+def _unreadable() -> tuple[type[Exception], ...]:
+    zstandard = sys.modules.get("zstandard")  # imported for such layers only
+    return (*_UNREADABLE, zstandard.ZstdError) if zstandard else _UNREADABLE
+
+
+def _inflated(blob: io.BufferedReader[VerifyingReader]) -> _Reader:
+    """Decompress by the first bytes, as engines do: media types are often wrong."""
+    first = blob.peek(len(_ZSTD))[: len(_ZSTD)]
+    if first.startswith(_GZIP):
+        return gzip.GzipFile(fileobj=blob)
+    return _zstandard(blob) if first == _ZSTD else blob
+
+
+def _zstandard(blob: io.BufferedReader[VerifyingReader]) -> _Reader:
+    import zstandard
+
+    # 128 MiB is the window of level 22; a frame may ask for gigabytes.
+    inflater = zstandard.ZstdDecompressor(max_window_size=2**27)
+    return inflater.stream_reader(blob, read_across_frames=True)
+
+
+class _BoundedStream(io.RawIOBase):
+    """The bytes of a tar, forward only, counted and hashed."""
+
+    def __init__(self, source: _Reader, layer: Layer, limits: LayerLimits) -> None:
+        self._source = source
+        self._layer = layer
+        self._hash = hashlib.sha256()
+        self._at = 0
+        self._last = b""
+        bomb = max(limits.trusted, layer.size * limits.ratio)
+        self._limit = min(limits.bytes, bomb)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, place: int, whence: int = io.SEEK_SET, /) -> int:
+        if whence != io.SEEK_SET or place < self._at:
+            raise tarfile.ReadError("a tar that must be read backwards")
+        while self._at < place and self.read(min(CHUNK, place - self._at)):
+            pass
+        return self._at
+
+    def read(self, size: int = -1, /) -> bytes:
+        if not 0 <= size <= _MAX_HEADER:
+            raise LayerTooLarge(f"layer {self._layer.digest} has a header of {size} bytes")
+        parts = []
+        while size and (part := self._source.read(size)):
+            parts.append(part)
+            self._count(part)
+            size -= len(part)
+        self._last = b"".join(parts)
+        return self._last
+
+    def finish(self) -> None:
+        """Read the rest; for tarfile a broken header is the end, so the end must be zeros."""
+        while self._last and not self._last.strip(b"\0"):
+            self.read(CHUNK)
+        if self._last:
+            raise BrokenLayer(f"layer {self._layer.digest} has a broken tar header")
+        if self._hash.hexdigest() != self._layer.diff_id.hex:
+            raise Corrupt(
+                f"layer {self._layer.digest} holds another tar than {self._layer.diff_id}",
+                hint="the image's config and its layers do not match",
+            )
+
+    def _count(self, part: bytes) -> None:
+        self._at += len(part)
+        self._hash.update(part)
+        if self._at > self._limit:
+            raise LayerTooLarge(
+                f"layer {self._layer.digest} of {self._layer.size} bytes unpacks to more than "
+                f"{self._limit}"
+            )
+
+
+def content_of(archive: LayerTar, member: tarfile.TarInfo) -> Iterator[bytes]:
+    """Yield a file's bytes in chunks; tarfile raises if there are fewer than declared."""
+    found = archive.extractfile(member)
+    if found is None:
+        raise BrokenLayer(f"{member.name!r} has no content")
+    while chunk := found.read(CHUNK):
+        yield chunk
+
 
 XATTR = "SCHILY.xattr."
 _KINDS: Mapping[bytes, NodeKind] = {
@@ -31,89 +232,91 @@ _KINDS: Mapping[bytes, NodeKind] = {
 _LONGEST_PATH = 4096
 _MAX_ID = 2**32 - 2
 _AUFS = ".wh..wh."
-"""What aufs kept for itself; engines skip all of it but the opaque mark."""
+"""Names that aufs reserved; engines skip them all but the opaque marker."""
 
 _PYC_HEAD = 16
-_PYC_TIME = slice(8, 12)
 
 
 @dataclass(frozen=True)
-class Pile:
-    """Some layers of one image, bottom first, each with the store it lies in, and their tree."""
+class LayeredTree:
+    """Some layers of one image, bottom first, each with its store, and their tree."""
 
     layers: tuple[tuple[Readable, Layer], ...]
     tree: Tree
 
 
 def read_tree(
-    store: Readable, layers: Sequence[Layer], on: Pile | None = None, limits: Limits = LIMITS
-) -> Pile:
-    """Read ``layers``, bottom first; on top of ``on``, where that is already read.
+    store: Readable,
+    layers: Sequence[Layer],
+    below: LayeredTree | None = None,
+    limits: LayerLimits = LIMITS,
+) -> LayeredTree:
+    """Read ``layers``, bottom first, on top of ``below``.
 
-    Times are left out, and a ``.pyc`` made by time counts as made at time zero. Raises
-    :class:`~mlpack.oci.filesystem.BrokenLayer`, :class:`~mlpack.stores.base.Corrupt`,
-    :class:`~mlpack.stores.layers.TooMuch`.
+    Times are left out, and a ``.pyc`` that records its source's time has time zero. Raises
+    :class:`~mlpack.oci.filesystem.BrokenLayer`, :class:`~mlpack.stores.store.Corrupt`,
+    :class:`~mlpack.stores.trees.LayerTooLarge`.
     """
-    pile = on or Pile((), {})
+    found = below or LayeredTree((), {})
     for layer in layers:
         with open_tar(store, layer, limits) as archive:
-            tree = apply(pile.tree, _changes(archive, len(pile.layers), limits))
-        pile = Pile((*pile.layers, (store, layer)), tree)
-    return pile
+            tree = apply(found.tree, _changes(archive, len(found.layers), limits))
+        found = LayeredTree((*found.layers, (store, layer)), tree)
+    return found
 
 
-def copy_contents(pile: Pile, paths: Iterable[str], folder: Path) -> None:
-    """Write the files at ``paths`` into ``folder``, as the tree has them, named by their content.
+def copy_contents(layered: LayeredTree, paths: Iterable[str], folder: Path) -> None:
+    """Write the files at ``paths`` of the tree into ``folder``, named by their content.
 
-    Each layer is read once, and only where one of the files lies in it.
+    Each layer is read once, and only if it contains one of the files.
     """
-    nodes = (pile.tree[path] for path in paths)
-    wanted = {node.content: node.source for node in nodes if node.content is not None}
-    by_source = {source: content for content, source in wanted.items()}
+    nodes = (layered.tree[path] for path in paths)
+    sources = {node.content: node.source for node in nodes if node.content is not None}
+    by_source = {source: content for content, source in sources.items()}
     for number in sorted({layer for layer, _ in by_source}):
-        with open_tar(*pile.layers[number]) as archive:
+        with open_tar(*layered.layers[number]) as archive:
             for place, member in enumerate(members(archive)):
                 content = by_source.get((number, place))
                 if content is not None:
                     _copy(archive, member, folder, content)
 
 
-def _copy(archive: Archive, member: tarfile.TarInfo, folder: Path, content: Digest) -> None:
+def _copy(archive: LayerTar, member: tarfile.TarInfo, folder: Path, content: Digest) -> None:
     with (folder / content.hex).open("wb") as out:
         found, _ = _read(archive, member, out)
     if found != content:
-        raise BrokenLayer(f"{member.name!r} is not what it was a moment ago")
+        raise BrokenLayer(f"{member.name!r} changed while it was read")
 
 
-def _changes(archive: Archive, number: int, limits: Limits) -> Iterator[Change]:
+def _changes(archive: LayerTar, number: int, limits: LayerLimits) -> Iterator[LayerChange]:
     for place, member in enumerate(members(archive, limits)):
         path = _clean(member.name)
         folder, _, name = path.rpartition("/")
         if name == OPAQUE:
-            yield Hide(folder, inside=True)
+            yield Whiteout(folder, inside=True)
         elif f"/{path}".find(f"/{_AUFS}") >= 0 or not path:
-            continue  # the root's own entry, and what aufs kept beside
+            continue  # the root's own entry, and names of aufs
         elif name.startswith(WHITEOUT):
-            yield Hide(f"{folder}/{name[len(WHITEOUT) :]}".lstrip("/"))
+            yield Whiteout(f"{folder}/{name[len(WHITEOUT) :]}".lstrip("/"))
         elif member.islnk():
-            yield Link(path, _clean(member.linkname), _node(member, "file"))
+            yield AddHardlink(path, _clean(member.linkname), _node(member, "file"))
         else:
-            yield Put(path, _filled(archive, member, (number, place)))
+            yield AddNode(path, _filled(archive, member, (number, place)))
 
 
-def _filled(archive: Archive, member: tarfile.TarInfo, source: tuple[int, int]) -> Node:
+def _filled(archive: LayerTar, member: tarfile.TarInfo, source: tuple[int, int]) -> FileNode:
     kind = _KINDS.get(member.type)
     if kind is None:
-        raise BrokenLayer(f"{member.name!r} is of a kind no engine unpacks ({member.type!r})")
+        raise BrokenLayer(f"{member.name!r} is of a type that no engine unpacks ({member.type!r})")
     if kind == "character" and (member.devmajor, member.devminor) == (0, 0):
         raise BrokenLayer(
-            f"{member.name!r} is a character device 0:0, which overlayfs takes for a deletion",
-            hint="make the image again with whiteout files, as the OCI specification has them",
+            f"{member.name!r} is a character device 0:0, which overlayfs treats as a deletion",
+            hint="rebuild the image with whiteout files, as in the OCI specification",
         )
     if kind != "file":
         return _node(member, kind)
-    content, settled = _read(archive, member)
-    return _node(member, kind, content=content, source=source, settled=settled)
+    content, time_cleared = _read(archive, member)
+    return _node(member, kind, content=content, source=source, time_cleared=time_cleared)
 
 
 def _node(
@@ -122,17 +325,17 @@ def _node(
     *,
     content: Digest | None = None,
     source: tuple[int, int] = (0, 0),
-    settled: bool = False,
-) -> Node:
+    time_cleared: bool = False,
+) -> FileNode:
     xattrs = {
         key.removeprefix(XATTR): value.encode("utf-8", "surrogateescape")
         for key, value in member.pax_headers.items()
         if key.startswith(XATTR)
     }
     if not 0 <= member.uid <= _MAX_ID or not 0 <= member.gid <= _MAX_ID:
-        raise BrokenLayer(f"{member.name!r} belongs to {member.uid}:{member.gid}, which is nobody")
+        raise BrokenLayer(f"{member.name!r} has an invalid owner {member.uid}:{member.gid}")
     device = kind in ("character", "block")
-    return Node(
+    return FileNode(
         kind=kind,
         mode=0o777 if kind == "symlink" else member.mode & 0o7777,
         uid=member.uid,
@@ -143,27 +346,27 @@ def _node(
         target=member.linkname if kind == "symlink" else "",
         device=(member.devmajor, member.devminor) if device else (0, 0),
         source=source,
-        settled=settled,
+        time_cleared=time_cleared,
     )
 
 
 def _read(
-    archive: Archive, member: tarfile.TarInfo, out: BinaryIO | None = None
+    archive: LayerTar, member: tarfile.TarInfo, out: BinaryIO | None = None
 ) -> tuple[Digest, bool]:
-    """Hash a file, and write it where asked to; a ``.pyc``'s time is set to zero."""
-    running, settled, head = hashlib.sha256(), False, True
+    """Hash a file, and write it to ``out`` if given; a ``.pyc``'s time is set to zero."""
+    running, time_cleared, head = hashlib.sha256(), False, True
     for chunk in content_of(archive, member):
         if head:
-            head, settled = False, _timed(member.name, chunk)
-            chunk = b"".join((chunk[:8], bytes(4), chunk[12:])) if settled else chunk
+            head, time_cleared = False, _timed(member.name, chunk)
+            chunk = b"".join((chunk[:8], bytes(4), chunk[12:])) if time_cleared else chunk
         running.update(chunk)
         if out is not None:
             out.write(chunk)
-    return Digest(running.hexdigest()), settled
+    return Digest(running.hexdigest()), time_cleared
 
 
 def _timed(name: str, head: bytes) -> bool:
-    """Whether this is compiled Python that names its source's time (PEP 552)."""
+    """Whether this is compiled Python that records its source's time (PEP 552)."""
     flags = head[4:8]
     return (
         name.endswith(".pyc")
@@ -174,10 +377,10 @@ def _timed(name: str, head: bytes) -> bool:
 
 
 def _clean(name: str) -> str:
-    """A member's path in the tree: engines drop leading slashes and dots, as we do."""
+    """Return a member's path in the tree: engines drop leading slashes and dots, too."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if ".." in parts:
         raise BrokenLayer(f"{name[:200]!r} leads out of the image")
     if len(name) > _LONGEST_PATH or any("\0" in part for part in parts):
-        raise BrokenLayer(f"{name[:200]!r}… is no path")
+        raise BrokenLayer(f"{name[:200]!r}… is not a valid path")
     return "/".join(parts)

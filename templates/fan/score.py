@@ -1,9 +1,9 @@
 """Scores fan readings, as Azure ML calls it: init() once, then run() for each request.
 
-A request is {"params": [rotation, temperature, vibration, sound]} for one reading
-or {"data": [[…], […]]} for several. An answer has the fault, "0" or "1", and how
-probable a fault is. Over MQTT a reading is {"deviceID": "1", "rotation": 600, …}
-and its prediction {"deviceID": "1", "fault": "0"}.
+A request is {"params": [rotation, temperature, vibration, sound]} for one reading,
+{"params": [[…], […]]} or {"data": [[…], […]]} for several. An answer has the fault,
+"0" or "1", and how probable a fault is. Over MQTT a reading is
+{"deviceID": "1", "rotation": 600, …} and its prediction {"deviceID": "1", "fault": "0"}.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-# What Azure ML does not know, mlpack's runtime does: docs/scoring.md.
+# What Azure ML does not know, mlpack's runtime does: docs/reference/scoring.md.
 FIELDS = {
     # Lowest, highest and usual: turns a minute, °C, mm/s, dB.
     "rotation": (400, 700, 600),
@@ -61,8 +61,10 @@ def run(raw: str) -> dict[str, Any]:
     request = json.loads(raw)
     if not isinstance(request, dict) or ("params" in request) == ("data" in request):
         raise ValueError('send {"params": [...]} for one reading or {"data": [[...]]} for several')
-    single = "params" in request
-    answers = score([request["params"]] if single else request["data"])
+    given = request["params"] if "params" in request else request["data"]
+    several = isinstance(given, list) and bool(given) and isinstance(given[0], list)
+    single = "params" in request and not several
+    answers = score([given] if single else given)
     return answers[0] if single else {"result": answers}
 
 
@@ -74,14 +76,24 @@ def run_tensors(tensors: dict[str, Any]) -> dict[str, Any]:
 
 def score(readings: list[list[float]]) -> list[dict[str, Any]]:
     """Score readings of four numbers each."""
-    try:
-        batch = np.asarray(readings, dtype=np.float32)
-    except (TypeError, ValueError):
-        batch = np.empty(0, dtype=np.float32)
-    if batch.ndim != 2 or batch.shape[1] != len(FIELDS) or not np.isfinite(batch).all():
-        raise ValueError(f"params, or each of data, is four numbers: {', '.join(FIELDS)}")
-    found = run_tensors({"params": batch})
+    found = run_tensors({"params": checked(readings)})
     return [
         {"fault": str(fault), "probability": round(float(probability), 6)}
         for fault, probability in zip(found["fault"], found["probability"], strict=True)
     ]
+
+
+def checked(readings: list[list[float]]) -> np.ndarray:
+    """Return readings as an array [N, 4], with the checks of a model without a script."""
+    try:
+        batch = np.asarray(readings)
+    except ValueError:
+        batch = np.empty(0)
+    # Neither texts nor true and false are numbers.
+    if batch.dtype.kind in "iuf" and batch.ndim == 2 and batch.shape[1] == len(FIELDS):
+        truth = any(isinstance(each, bool) for row in readings for each in row)
+        with np.errstate(over="ignore"):
+            batch = batch.astype(np.float32)
+        if not truth and np.isfinite(batch).all():
+            return batch
+    raise ValueError(f"params, or each of data, is four numbers: {', '.join(FIELDS)}")

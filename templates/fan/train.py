@@ -5,7 +5,7 @@ from a CSV file with the columns Rotation, Temperature, Vibration, Sound and
 Faulty. The network (60-30-10-1) is trained with scikit-learn and saved as ONNX,
 its scaling inside, and must do at least as well as a logistic regression.
 
-    pip install 'mlpack-edge[sklearn]'
+    pip install '/path/to/mlpack[sklearn]'
     python train.py                  version 1
     python train.py --retrain        version 2: the same network, more readings
 """

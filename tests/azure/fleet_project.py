@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import shutil
 from pathlib import Path
 
 from mlpack.model.lock import Lock, LockedBase, LockedLayer, LockedPackage, LockedPlatform
 from mlpack.oci import descriptor as media
-from mlpack.oci.compression import PACKING
-from mlpack.oci.descriptor import Platform
-from mlpack.oci.digest import Digest
-from mlpack.oci.image import Image, ImageConfig, build_image
-from mlpack.oci.index import build_index
-from mlpack.stores.base import put_bytes, put_image
-from mlpack.stores.project import Project
-from tests.support import AMD64, ARM64, layer, make_project, run
+from mlpack.oci.descriptor import Digest, Platform
+from mlpack.oci.image import Image, ImageConfig, build_image, build_index
+from mlpack.oci.layer import PACKING
+from mlpack.project.directory import ProjectDirectory
+from mlpack.stores.store import put_bytes, put_image
+from tests.support import AMD64, ARM64, lasting_folder, layer, make_project, run
 
 SIZES = {"debian": 17_400_000, "packages": 34_100_000, "runtime": 111_000, "entry": 190}
 """Bytes of a base's layers, about those of the fan example; the layers are named, not there."""
@@ -32,8 +32,15 @@ tariff = "per-mb"
 """
 
 
-def fleet_project(root: Path, *, releases: int = 2, settings: str = VANS) -> Project:
+def fleet_project(root: Path, *, releases: int = 2, settings: str = VANS) -> ProjectDirectory:
     """A project with releases fan:1, fan:2, … of models that are 6 KB of noise each."""
+    shutil.copytree(_made(releases, settings), root / "project")
+    return ProjectDirectory(root / "project")
+
+
+@functools.cache
+def _made(releases: int, settings: str) -> Path:
+    root = lasting_folder()
     project = make_project(root / "project", settings=settings, base=False)
     _base(project)
     for number in range(1, releases + 1):
@@ -43,7 +50,7 @@ def fleet_project(root: Path, *, releases: int = 2, settings: str = VANS) -> Pro
         for args in (("register", str(folder), "--name", "fan"), ("build", "fan")):
             result = run("-C", str(project.root), *args)
             assert result.exit_code == 0, result.output
-    return project
+    return project.root
 
 
 def _noise(number: int) -> bytes:
@@ -51,7 +58,7 @@ def _noise(number: int) -> bytes:
     return b"".join(blocks)[:MODEL_BYTES]
 
 
-def _base(project: Project) -> None:
+def _base(project: ProjectDirectory) -> None:
     locked = [_platform(project, platform) for platform in (AMD64, ARM64)]
     index = build_index([image for image, _ in locked])
     target = put_bytes(project.layout, index.content, media.INDEX)
@@ -66,7 +73,7 @@ def _base(project: Project) -> None:
     project.write_lock(Lock(base=base))
 
 
-def _platform(project: Project, platform: Platform) -> tuple[Image, LockedPlatform]:
+def _platform(project: ProjectDirectory, platform: Platform) -> tuple[Image, LockedPlatform]:
     layers = tuple(
         LockedLayer(role, layer(f"{role} {platform}", size)) for role, size in SIZES.items()
     )

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from mlpack.cli import options
-from mlpack.stores.project import Project
+from mlpack.api.session import Clock
+from mlpack.project.directory import ProjectDirectory
 from tests.azure.fleet_project import fleet_project
 from tests.doubles.iothub import IotHub
 from tests.doubles.iothub_devices import Behave, Pull
+from tests.e2e.wire import local_certificate
 from tests.support import run
 
 GROUP = ("--device-group", "vans")
@@ -27,12 +28,13 @@ GO = (*GROUP, "--wait", "--yes")
 class Operator:
     """Someone with a project, a hub and its key."""
 
-    project: Project
+    project: ProjectDirectory
     hub: IotHub
+    clock: Clock
 
     def __call__(self, *args: str) -> Any:  # noqa: ANN401  # click's Result
         """Run a command."""
-        return run("-C", str(self.project.root), *args)
+        return run("-C", str(self.project.root), *args, clock=self.clock)
 
     def done(self, *args: str) -> str:
         """Run a command that must succeed; return all it says."""
@@ -82,16 +84,14 @@ def operator(
     )
     hub = IotHub()
     hub.add_devices(devices, lambda _: {"deviceGroup": "vans"})
-    with hub.started(folder / "pki"), pytest.MonkeyPatch.context() as patch:
-        made = Operator(project, hub)
+    with hub.started(local_certificate()), pytest.MonkeyPatch.context() as patch:
+        made = Operator(project, hub, Clock(lambda: hub.now.replace(microsecond=0), hub.advance))
         for name, value in made.environment().items():
             patch.setenv(name, value)
-        patch.setattr(options, "now", lambda: hub.now.replace(microsecond=0))
-        patch.setattr(options, "sleep", hub.advance)
         yield made
 
 
-def failing(project: Project, version: int, percent: int) -> Behave:
+def failing(project: ProjectDirectory, version: int, percent: int) -> Behave:
     """A release that some devices cannot run: most crash, some cannot fetch it."""
     digest = str(project.layout.resolve(f"fan-{version}").digest)
 

@@ -1,7 +1,7 @@
-"""Two rollouts to 10,000 simulated devices, as they went: ``docs/rollout.md``.
+"""Two rollouts to 10,000 simulated devices, as they went: ``docs/design/rollout.md``.
 
-``python -m tests.azure.transcript docs/rollout.md`` writes it; a test fails where it is not what
-happens.
+``python -m tests.azure.transcript docs/design/rollout.md`` writes it; a test fails if it is not
+what happens.
 """
 
 from __future__ import annotations

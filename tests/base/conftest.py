@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mlpack.stores.project import Project
+from mlpack.project.directory import ProjectDirectory
 from tests.base.doubles import World, serving
 
 
@@ -21,16 +21,18 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
 
 @pytest.fixture
-def project(tmp_path: Path, world: World) -> Project:
+def project(tmp_path: Path, world: World) -> ProjectDirectory:
     """A project whose base is made from that world."""
     return new_project(tmp_path / "project", world.source_text)
 
 
-def new_project(root: Path, source: str, *, requirements: str = "", settings: str = "") -> Project:
+def new_project(
+    root: Path, source: str, *, requirements: str = "", settings: str = ""
+) -> ProjectDirectory:
     """A project in ``root``; ``settings`` are added to ``[base]``."""
     root.mkdir(parents=True)
     (root / "mlpack.toml").write_text(
         f'[model]\nname = "fan"\n\n[base]\nfrom = "{source}"\n{settings}'
     )
     (root / "requirements.in").write_text(requirements)
-    return Project(root)
+    return ProjectDirectory(root)

@@ -16,10 +16,8 @@ from threading import Thread
 from mlpack.base.python import RUNTIME
 from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Platform
-from mlpack.oci.image import Image, ImageConfig, Layer, build_image
-from mlpack.oci.index import build_index
-from mlpack.stores.base import StagingStore, put_bytes, put_image
-from mlpack.stores.layout import LayoutStore
+from mlpack.oci.image import Image, ImageConfig, Layer, build_image, build_index
+from mlpack.stores.store import LayoutStore, StagingStore, put_bytes, put_image
 from tests.support import AMD64, ARM64, real_layer
 
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}

@@ -9,25 +9,26 @@ from pathlib import Path
 
 import pytest
 
-from mlpack.api.base import build, show
-from mlpack.base.changes import NotReproduced
+from mlpack.api import base as api
+from mlpack.base.lock_diff import NotReproduced
 from mlpack.base.python import NoPackages
 from mlpack.base.source import WrongPlatform
 from mlpack.errors import MlpackError
 from mlpack.model.lock import InvalidLock
-from mlpack.stores.base import select_image
-from mlpack.stores.layout import LayoutStore, validate
-from mlpack.stores.project import Project
+from mlpack.project.directory import ProjectDirectory
+from mlpack.runtime.patch.container import VERSIONS
+from mlpack.stores.integrity import validate
+from mlpack.stores.store import LayoutStore, select_image
 from tests.base.conftest import new_project
 from tests.base.doubles import World, elf, source_image, source_layout, system
 from tests.base.trees import tree
-from tests.support import AMD64, ARM64, run
+from tests.support import AMD64, ARM64, build_base, run, session
 
 PACKAGES = "opt/mlpack"
 
 
-def test_a_base_is_its_source_and_three_layers(project: Project, world: World) -> None:
-    built = build(project)
+def test_a_base_is_its_source_and_three_layers(project: ProjectDirectory, world: World) -> None:
+    built = build_base(project)
     assert [each.platform for each in built.base.platforms] == [AMD64, ARM64]
     for locked in built.base.platforms:
         roles = [each.role for each in locked.layers]
@@ -40,19 +41,22 @@ def test_a_base_is_its_source_and_three_layers(project: Project, world: World) -
             "numpy": "1.0",
             "onnxruntime": "1.0",
             "orjson": "1.0",
+            "pcodec": "1.0",
             "prometheus-client": "1.0",
             "starlette": "1.0",
             "uvicorn": "1.0",
+            "werkzeug": "1.0",
             "zstandard": "1.0",
         }
+        assert locked.patch_formats == VERSIONS
     assert project.lock().base == built.base
     assert project.layout.resolve("base").digest == built.base.index.digest
     assert validate(project.layout) == ()
     assert built.missing == ()
 
 
-def test_what_is_in_a_base(project: Project, world: World) -> None:
-    files = tree(project.layout, build(project).base, AMD64)
+def test_what_is_in_a_base(project: ProjectDirectory, world: World) -> None:
+    files = tree(project.layout, build_base(project).base, AMD64)
     assert files[f"{PACKAGES}/numpy/__init__.py"] == b"version = '1.0'\n"
     assert files[f"{PACKAGES}/numpy-1.0.dist-info/METADATA"].splitlines()[-1] == b"Version: 1.0"
     native = files[f"{PACKAGES}/numpy/native.so"]
@@ -64,8 +68,8 @@ def test_what_is_in_a_base(project: Project, world: World) -> None:
     assert not {path for path in left_out if f"{PACKAGES}/{path}" in files}
 
 
-def test_how_a_container_starts(project: Project, world: World) -> None:
-    build(project)
+def test_how_a_container_starts(project: ProjectDirectory, world: World) -> None:
+    build_base(project)
     made = select_image(project.layout, project.layout.resolve("base"), ARM64)
     config = json.loads(made.config)
     assert config["config"] == {
@@ -88,53 +92,53 @@ def test_the_same_lock_gives_the_same_digests_anywhere(
     tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = new_project(tmp_path / "one", world.source_text)
-    first = build(one)
+    first = build_base(one)
     before = os.umask(0o077)
     try:
         other = new_project(tmp_path / "somewhere" / "else", world.source_text)
         shutil.copy(one.root / "mlpack.lock", other.root)
         monkeypatch.setenv("TZ", "Asia/Tokyo")
         monkeypatch.setenv("SOURCE_DATE_EPOCH", "1")
-        again = build(other)
+        again = build_base(other)
     finally:
         os.umask(before)
     assert again.base == first.base
     assert (other.root / "mlpack.lock").read_bytes() == (one.root / "mlpack.lock").read_bytes()
 
 
-def test_a_base_that_is_there_is_not_made_again(project: Project, world: World) -> None:
-    first = build(project)
+def test_a_base_that_is_there_is_not_made_again(project: ProjectDirectory, world: World) -> None:
+    first = build_base(project)
     # Nothing can be read any more, so anything but doing nothing would fail.
     shutil.rmtree(world.index.folder)
     shutil.rmtree(world.source.root)
-    again = build(project)
+    again = build_base(project)
     assert again.already
     assert again.base == first.base
 
 
 def test_lost_and_damaged_blobs_are_made_again_from_the_lock(
-    project: Project, world: World
+    project: ProjectDirectory, world: World
 ) -> None:
-    first = build(project)
+    first = build_base(project)
     layer = first.base.platforms[0].layers[2].layer.descriptor
     path = project.layout.path(layer)
     damaged = bytearray(path.read_bytes())
     damaged[-20] ^= 1
     path.write_bytes(damaged)
-    assert not show(project).in_store
-    again = build(project)
+    assert not api.show(session(project)).in_store
+    again = build_base(project)
     assert (again.already, again.base) == (False, first.base)
     assert validate(project.layout) == ()
     path.unlink()
-    assert build(project).base == first.base
-    assert show(project).in_store
+    assert build_base(project).base == first.base
+    assert api.show(session(project)).in_store
 
 
-def test_newer_packages_are_taken_only_on_request(project: Project, world: World) -> None:
-    first = build(project)
+def test_newer_packages_are_taken_only_on_request(project: ProjectDirectory, world: World) -> None:
+    first = build_base(project)
     world.index.add("numpy", "2.0", native=True)
-    assert build(project).already
-    second = build(project, upgrade=True)
+    assert build_base(project).already
+    second = build_base(project, upgrade=True)
     assert second.changes == (
         "linux/amd64: numpy: 1.0 -> 2.0",
         "linux/amd64: the entry layer",
@@ -148,76 +152,84 @@ def test_newer_packages_are_taken_only_on_request(project: Project, world: World
 
 
 def test_changed_settings_make_a_new_base_of_the_locked_versions(
-    project: Project, world: World
+    project: ProjectDirectory, world: World
 ) -> None:
-    build(project)
+    build_base(project)
     world.index.add("numpy", "2.0", native=True)
     (project.root / "requirements.in").write_text("extra>=1\n")
-    second = build(project)
+    second = build_base(project)
     assert [line for line in second.changes if "entry" not in line] == [
         "linux/amd64: extra: not there -> 1.0",
         "linux/arm64: extra: not there -> 1.0",
     ]
 
 
-def test_a_locked_version_that_no_longer_fits_is_replaced(project: Project, world: World) -> None:
-    build(project)
+def test_a_locked_version_that_no_longer_fits_is_replaced(
+    project: ProjectDirectory, world: World
+) -> None:
+    build_base(project)
     world.index.add("numpy", "2.0", native=True)
     (project.root / "requirements.in").write_text("numpy>=2\n")
-    assert "linux/amd64: numpy: 1.0 -> 2.0" in build(project).changes
+    assert "linux/amd64: numpy: 1.0 -> 2.0" in build_base(project).changes
 
 
-def test_a_comment_in_the_requirements_makes_no_new_base(project: Project, world: World) -> None:
-    build(project)
+def test_a_comment_in_the_requirements_makes_no_new_base(
+    project: ProjectDirectory, world: World
+) -> None:
+    build_base(project)
     (project.root / "requirements.in").write_text("# nothing yet\n")
-    assert build(project).already
+    assert build_base(project).already
 
 
 def test_a_package_only_its_tools_need_stays_where_the_project_asks(
     tmp_path: Path, world: World
 ) -> None:
     project = new_project(tmp_path / "p", world.source_text, requirements="protobuf\n")
-    names = {each.name for each in build(project).base.platforms[0].python}
+    names = {each.name for each in build_base(project).base.platforms[0].python}
     assert "protobuf" in names
     assert "packaging" not in names
 
 
-def test_a_package_that_is_not_the_locked_one_is_refused(project: Project, world: World) -> None:
-    first = build(project)
+def test_a_package_that_is_not_the_locked_one_is_refused(
+    project: ProjectDirectory, world: World
+) -> None:
+    first = build_base(project)
     shutil.rmtree(project.state)
     shutil.rmtree(os.environ["UV_CACHE_DIR"])
     world.index.add("orjson", "1.0", needs=("extra",))
     with pytest.raises(NoPackages):
-        build(project)
+        build_base(project)
     assert not project.layout.tags()
     assert project.lock().base == first.base
 
 
-def test_a_package_that_is_gone_is_named(project: Project, world: World) -> None:
+def test_a_package_that_is_gone_is_named(project: ProjectDirectory, world: World) -> None:
     world.index.remove("orjson")
     with pytest.raises(NoPackages, match="orjson"):
-        build(project)
+        build_base(project)
     assert not project.has_lock
     assert not project.layout.tags()
 
 
-def test_a_source_that_changed_under_its_name_is_refused(project: Project, world: World) -> None:
-    first = build(project)
+def test_a_source_that_changed_under_its_name_is_refused(
+    project: ProjectDirectory, world: World
+) -> None:
+    first = build_base(project)
     shutil.rmtree(project.state)
     source_layout(world.source.root, motd=b"changed")
     with pytest.raises(NotReproduced, match="layer 'source' came out as") as refused:
-        build(project)
+        build_base(project)
     assert "--upgrade" in refused.value.hint
     assert not project.layout.tags()
     assert project.lock().base == first.base
-    assert "linux/amd64: the source layer" in build(project, upgrade=True).changes
+    assert "linux/amd64: the source layer" in build_base(project, upgrade=True).changes
 
 
-def test_fewer_platforms_are_another_base(project: Project, world: World) -> None:
-    build(project)
+def test_fewer_platforms_are_another_base(project: ProjectDirectory, world: World) -> None:
+    build_base(project)
     settings = project.root / "mlpack.toml"
     settings.write_text(settings.read_text() + 'platforms = ["linux/amd64"]\n')
-    renewed = build(Project(project.root))
+    renewed = build_base(ProjectDirectory(project.root))
     assert renewed.changes == ("platform linux/arm64 is gone",)
     assert [each.platform for each in renewed.base.platforms] == [AMD64]
 
@@ -226,18 +238,20 @@ def test_a_platform_the_source_lacks_is_named(tmp_path: Path, world: World) -> N
     store = LayoutStore(tmp_path / "one")
     store.tag(source_image(store, [system()]).descriptor, "python")
     project = new_project(tmp_path / "p", f"oci:{store.root}:python")
-    with pytest.raises(WrongPlatform, match="asks for linux/arm64"):
-        build(project)
+    with pytest.raises(WrongPlatform, match="linux/arm64"):
+        build_base(project)
 
 
-def test_a_lock_edited_by_hand_is_replaced_on_request_only(project: Project, world: World) -> None:
-    build(project)
+def test_a_lock_edited_by_hand_is_replaced_on_request_only(
+    project: ProjectDirectory, world: World
+) -> None:
+    build_base(project)
     path = project.root / "mlpack.lock"
     path.write_text(path.read_text().replace('"1.0"', '"9.9"', 1))
     with pytest.raises(InvalidLock):
-        build(project)
-    build(project, upgrade=True)
-    assert show(project).in_store
+        build_base(project)
+    build_base(project, upgrade=True)
+    assert api.show(session(project)).in_store
 
 
 def test_a_library_that_is_not_there_is_named(tmp_path: Path, world: World) -> None:
@@ -257,23 +271,23 @@ def test_a_source_image_with_musl(tmp_path: Path, world: World) -> None:
     project = new_project(tmp_path / "p", f"oci:{store.root}:python", settings=settings)
     # The wheels of the index are for glibc.
     with pytest.raises(NoPackages, match="numpy"):
-        build(project)
+        build_base(project)
     world.index.remove("numpy")
     world.index.remove("onnxruntime")
     world.index.add("numpy", "1.0")
     world.index.add("onnxruntime", "1.0")
-    image = build(project).base.platforms[0].manifest
+    image = build_base(project).base.platforms[0].manifest
     config = json.loads(select_image(project.layout, image, None).config)["config"]
     assert config["Entrypoint"][0] == "/usr/bin/python3.12"
 
 
-def test_a_missing_requirements_file_is_named(project: Project, world: World) -> None:
+def test_a_missing_requirements_file_is_named(project: ProjectDirectory, world: World) -> None:
     (project.root / "requirements.in").unlink()
     with pytest.raises(MlpackError, match=r"requirements\.in is missing"):
-        build(project)
+        build_base(project)
 
 
-def test_the_commands(project: Project, world: World) -> None:
+def test_the_commands(project: ProjectDirectory, world: World) -> None:
     root = str(project.root)
     made = run("-C", root, "base", "build")
     assert made.exit_code == 0, made.output
@@ -291,13 +305,15 @@ def test_the_commands(project: Project, world: World) -> None:
     assert document["already"] is True
 
 
-def test_a_base_that_is_not_in_the_store_is_said_so(project: Project, world: World) -> None:
-    build(project)
+def test_a_base_that_is_not_in_the_store_is_said_so(
+    project: ProjectDirectory, world: World
+) -> None:
+    build_base(project)
     shutil.rmtree(project.state)
     assert "not in the store" in run("-C", str(project.root), "base", "show").stdout
 
 
-def test_without_a_base_there_is_a_hint(project: Project) -> None:
+def test_without_a_base_there_is_a_hint(project: ProjectDirectory) -> None:
     done = run("-C", str(project.root), "base", "show")
     assert done.exit_code == 1
     assert "hint: build the base once with: mlpack base build" in done.stderr

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from mlpack.base import content
-from mlpack.base.content import identity, runtime_items, runtime_source
+from mlpack.base.content import identity, runtime_files, runtime_source
 from mlpack.base.wheels import Interpreter
-from mlpack.model.recipe import BaseRecipe
+from mlpack.settings.project_settings import BaseSettings
 
 RUNTIME = Path(__file__).resolve().parents[2] / "mlpack" / "runtime"
 DEBIAN = Interpreter("usr/bin/python3.11", (3, 11), 36, "usr/lib/python3/dist-packages")
@@ -18,17 +18,17 @@ DEBIAN = Interpreter("usr/bin/python3.11", (3, 11), 36, "usr/lib/python3/dist-pa
 def test_all_of_the_runtime_is_shipped_with_its_folders() -> None:
     files = {
         path.relative_to(RUNTIME).as_posix(): path.read_bytes()
-        for kind in ("*.py", "*.html")
+        for kind in ("*.py", "*.html", "*.json")
         for path in RUNTIME.rglob(kind)
     }
     assert runtime_source() == files
     assert list(files) != []
     assert "http/__init__.py" in files
-    assert "http/page.html" in files
+    assert {"http/page.html", "http/openapi.json"} < files.keys()
 
 
 def test_the_layer_has_the_files_below_the_package() -> None:
-    paths = [each.path for each in runtime_items(DEBIAN)]
+    paths = [each.path for each in runtime_files(DEBIAN)]
     assert paths == sorted(paths)
     assert "usr/lib/python3/dist-packages/mlpack_runtime/http/page.html" in paths
 
@@ -36,8 +36,8 @@ def test_the_layer_has_the_files_below_the_package() -> None:
 def test_a_change_in_a_folder_of_the_runtime_is_another_base(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    before = identity(BaseRecipe(), ())
+    before = identity(BaseSettings(), ())
     source = runtime_source()
     changed = {**source, "http/page.html": source["http/page.html"] + b" "}
     monkeypatch.setattr(content, "runtime_source", lambda: changed)
-    assert identity(BaseRecipe(), ()) != before
+    assert identity(BaseSettings(), ()) != before

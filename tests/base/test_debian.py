@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from mlpack.base.debian import linked, open_root
-from mlpack.base.items import file, symlink
+from mlpack.base.layer_files import file, symlink
 from mlpack.base.mmdebstrap import (
     ArchiveMovedOn,
     DebianFailed,
+    DebianRequest,
     NoMmdebstrap,
-    Request,
     arguments,
     check_held,
     pins,
@@ -30,7 +30,7 @@ from mlpack.model.lock import DebianPackage
 from tests.support import unavailable
 
 LIBC = DebianPackage("libc6", "2.36-9", "amd64", "a" * 64)
-REQUEST = Request(suite="bookworm", architecture="arm64", packages=("libc6", "tzdata"))
+REQUEST = DebianRequest(suite="bookworm", architecture="arm64", packages=("libc6", "tzdata"))
 
 
 def nothing(_: int) -> None:
@@ -83,7 +83,7 @@ def test_where_apt_looks(mirror: str, expected: list[str]) -> None:
 
 
 def test_a_snapshot_may_be_past_its_date(tmp_path: Path) -> None:
-    request = Request(
+    request = DebianRequest(
         suite="bookworm", architecture="amd64", packages=(), mirror="http://snapshot.debian.org/x"
     )
     asked = arguments(request, tmp_path, tmp_path, tmp_path)
@@ -114,7 +114,7 @@ def test_held_versions_are_pinned() -> None:
 def test_an_archive_that_moved_on_is_named_with_both_versions(
     taken: list[DebianPackage], message: str
 ) -> None:
-    request = Request(suite="bookworm", architecture="arm64", packages=(), held=(LIBC,))
+    request = DebianRequest(suite="bookworm", architecture="arm64", packages=(), held=(LIBC,))
     check_held(request, [LIBC])
     with pytest.raises(ArchiveMovedOn, match=message) as caught:
         check_held(request, taken)

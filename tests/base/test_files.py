@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mlpack.base.installed import collect
-from mlpack.base.rules import DEBIAN, PACKAGES, rule_for, rules_digest
+from mlpack.base.prune_rules import DEBIAN, PACKAGES, rule_for, rules_digest
+from mlpack.base.python import collect
 from tests.base.doubles import elf
 
 PLACE = "opt/mlpack"

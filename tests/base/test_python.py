@@ -8,7 +8,7 @@ from packaging.requirements import Requirement
 from mlpack.base.python import (
     RUNTIME,
     NoPackages,
-    Target,
+    WheelTarget,
     merge,
     needed_packages,
     parse_pins,
@@ -129,11 +129,11 @@ def pylock(*wheels: str) -> str:
 
 
 def test_the_lock_holds_the_one_wheel_of_each_platform() -> None:
-    [locked] = parse_pylock(pylock(*WHEELS), Target(ARM64, DEBIAN))
+    [locked] = parse_pylock(pylock(*WHEELS), WheelTarget(ARM64, DEBIAN))
     assert (locked.name, locked.version) == ("a", "1")
     assert locked.hashes == (f"sha256:{3:064x}",)
 
 
 def test_a_package_without_a_wheel_is_named() -> None:
     with pytest.raises(NoPackages, match=r"a has no wheel for Python 3\.11 on linux/arm64"):
-        parse_pylock(pylock(*WHEELS[:3]), Target(ARM64, DEBIAN))
+        parse_pylock(pylock(*WHEELS[:3]), WheelTarget(ARM64, DEBIAN))

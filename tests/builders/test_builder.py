@@ -11,22 +11,26 @@ from pathlib import Path
 
 import pytest
 
-from mlpack.builders.builder import NotOneLayer, OciBuilder, require_one_layer
 from mlpack.builders.context import docker_release, write_context
-from mlpack.oci.digest import Hashing
+from mlpack.oci.descriptor import Hashing
 from mlpack.oci.image import NotOnBase
 from mlpack.oci.layer import pack_layer
+from mlpack.project.directory import ModelStore, ProjectDirectory
+from mlpack.project.releases import (
+    APP_ROOT,
+    NotOneLayer,
+    OciBuilder,
+    model_files,
+    require_one_layer,
+)
 from mlpack.runtime.identity import check_files, read_identity
-from mlpack.runtime.settings import NotServable, Settings
-from mlpack.stores.base import read_image
-from mlpack.stores.models import ModelStore
-from mlpack.stores.project import Project
-from mlpack.stores.releases import APP_ROOT, model_files
+from mlpack.runtime.settings import NotServable, RuntimeSettings
+from mlpack.stores.store import read_image
 from tests.support import image, make_project, run, tiny_onnx
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
+def project(tmp_path: Path) -> ProjectDirectory:
     made = make_project(tmp_path / "fan")
     model, script = tiny_onnx(tmp_path / "model.onnx"), tmp_path / "score.py"
     script.write_text("def run(raw):\n    return raw\n")
@@ -47,7 +51,7 @@ def test_an_image_must_be_its_base_and_one_layer() -> None:
             require_one_layer(other, base)
 
 
-def test_the_layer_is_written_once_for_all_platforms(project: Project) -> None:
+def test_the_layer_is_written_once_for_all_platforms(project: ProjectDirectory) -> None:
     bases = [read_image(project.layout, each.manifest) for each in project.lock().base.platforms]
     model = ModelStore(project.layout).get("fan", "1")
     made = OciBuilder().build(project.layout, model, bases)
@@ -55,7 +59,9 @@ def test_the_layer_is_written_once_for_all_platforms(project: Project) -> None:
     assert [each.platform for each in made] == [each.platform for each in bases]
 
 
-def test_the_context_holds_the_dockerfile_and_the_files_and_repeats(project: Project) -> None:
+def test_the_context_holds_the_dockerfile_and_the_files_and_repeats(
+    project: ProjectDirectory,
+) -> None:
     model = ModelStore(project.layout).get("fan", "1")
     first, second = io.BytesIO(), io.BytesIO()
     for out in (first, second):
@@ -76,7 +82,7 @@ def test_the_context_holds_the_dockerfile_and_the_files_and_repeats(project: Pro
 
 
 def test_the_runtime_reads_the_record_and_finds_the_files_it_names(
-    project: Project, tmp_path: Path
+    project: ProjectDirectory, tmp_path: Path
 ) -> None:
     model = ModelStore(project.layout).get("fan", "1")
     entries, open_file = model_files(project.layout, model)
@@ -85,7 +91,7 @@ def test_the_runtime_reads_the_record_and_finds_the_files_it_names(
         place.parent.mkdir(parents=True, exist_ok=True)
         with open_file(entry.path) as content:
             place.write_bytes(content.read())
-    settings = Settings.read({"AML_APP_ROOT": str(tmp_path / "root" / APP_ROOT)})
+    settings = RuntimeSettings.read({"AML_APP_ROOT": str(tmp_path / "root" / APP_ROOT)})
     record = (settings.app_root / "mlpack.json").read_text()
     assert record.count("\n") == 1
     assert json.loads(record)["digest"] == str(model.digest)
@@ -93,7 +99,7 @@ def test_the_runtime_reads_the_record_and_finds_the_files_it_names(
     assert (found.name, found.version, found.digest) == ("fan", "1", str(model.digest))
     check_files(found.files, settings.model_dir)
     (settings.model_dir / "model.onnx").write_bytes(b"another")
-    with pytest.raises(NotServable, match="not the one that was released"):
+    with pytest.raises(NotServable, match="has 7 bytes and sha256"):
         check_files(found.files, settings.model_dir)
 
 

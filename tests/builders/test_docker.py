@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mlpack.stores.project import Project
+from mlpack.project.directory import ProjectDirectory
 from tests.support import make_project, run, tiny_onnx
 
 pytest.importorskip("docker")
@@ -100,7 +100,7 @@ def daemon(build: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
+def project(tmp_path: Path) -> ProjectDirectory:
     made = make_project(tmp_path / "fan")
     model = tiny_onnx(tmp_path / "model.onnx")
     assert run("-C", str(made.root), "register", str(model)).exit_code == 0
@@ -115,7 +115,7 @@ def project(tmp_path: Path) -> Project:
             "docker build: unauthorized: log in first "
             r"\(after: Step 1/4 : FROM registry.example.com/edge/base@sha256:0\)",
         ),
-        ("refuse", "docker: no space left on device"),
+        ("refuse", "docker .*: no space left on device"),
         (
             "hang up",
             r"the Docker daemon at tcp://127.0.0.1:\d+ went away \(Remote end closed.*\)",
@@ -123,7 +123,7 @@ def project(tmp_path: Path) -> Project:
     ],
 )
 def test_a_build_that_fails_is_one_line(
-    project: Project, monkeypatch: pytest.MonkeyPatch, build: str, message: str
+    project: ProjectDirectory, monkeypatch: pytest.MonkeyPatch, build: str, message: str
 ) -> None:
     before = dict(project.layout.tags())
     with daemon(build) as address:
@@ -145,7 +145,7 @@ def test_a_build_that_fails_is_one_line(
     ],
 )
 def test_a_daemon_that_is_not_there_is_one_line(
-    project: Project, monkeypatch: pytest.MonkeyPatch, place: str, reason: str
+    project: ProjectDirectory, monkeypatch: pytest.MonkeyPatch, place: str, reason: str
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", place)
     done = run("-C", str(project.root), "build", "fan", "--builder", "docker")

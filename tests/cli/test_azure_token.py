@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from mlpack.stores.project import Project
+from mlpack.project.directory import ProjectDirectory
 from tests.azure import acr
 from tests.doubles import arm
 from tests.support import make_project, run
@@ -48,11 +48,11 @@ def azure(served: tuple[acr.Double, str], monkeypatch: pytest.MonkeyPatch) -> It
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
+def project(tmp_path: Path) -> ProjectDirectory:
     return make_project(tmp_path / "fan", settings=GROUP)
 
 
-def token(project: Project, *args: str) -> Result:
+def token(project: ProjectDirectory, *args: str) -> Result:
     return run("-C", str(project.root), "azure", "token", "--group", "vans", *args)
 
 
@@ -62,7 +62,7 @@ def login(text: str) -> tuple[str, str]:
 
 
 def test_a_group_gets_a_login_that_pulls_one_repository(
-    project: Project, azure: acr.Double
+    project: ProjectDirectory, azure: acr.Double
 ) -> None:
     done = token(project, "--days", "30")
     assert done.exit_code == 0, done.output
@@ -77,7 +77,7 @@ def test_a_group_gets_a_login_that_pulls_one_repository(
 
 
 def test_run_again_it_replaces_the_older_password_and_nothing_else(
-    project: Project, azure: acr.Double
+    project: ProjectDirectory, azure: acr.Double
 ) -> None:
     names = {login(token(project).stdout)[0] for _ in range(3)}
     assert len(names) == len(azure.logins.tokens) == len(azure.logins.scope_maps) == 1
@@ -92,18 +92,18 @@ def test_run_again_it_replaces_the_older_password_and_nothing_else(
 
 
 def test_what_was_widened_in_azure_is_put_right_and_said(
-    project: Project, azure: acr.Double
+    project: ProjectDirectory, azure: acr.Double
 ) -> None:
     token(project)
     [scope_map] = azure.logins.scope_maps.values()
     scope_map["actions"] = ["repositories/edge/fan/content/write"]
     done = token(project)
-    assert "pulls only again" in done.stderr
+    assert "changed in Azure" in done.stderr
     [scope_map] = azure.logins.scope_maps.values()
     assert scope_map["actions"] == ["repositories/edge/fan/content/read"]
 
 
-def test_long_operations_are_waited_for(project: Project, azure: acr.Double) -> None:
+def test_long_operations_are_waited_for(project: ProjectDirectory, azure: acr.Double) -> None:
     azure.logins.slow = True
     done = token(project, "--json")
     assert done.exit_code == 0, done.output
@@ -111,7 +111,7 @@ def test_long_operations_are_waited_for(project: Project, azure: acr.Double) -> 
 
 
 def test_a_file_takes_the_password_and_nobody_else_sees_it(
-    project: Project, azure: acr.Double
+    project: ProjectDirectory, azure: acr.Double
 ) -> None:
     done = token(project, "--json", "-o", "vans.env")
     [password] = azure.logins.made
@@ -124,27 +124,27 @@ def test_a_file_takes_the_password_and_nobody_else_sees_it(
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 def test_no_password_goes_where_git_would_keep_it(
-    project: Project, azure: acr.Double, monkeypatch: pytest.MonkeyPatch
+    project: ProjectDirectory, azure: acr.Double, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     subprocess.run(["git", "init", "-q", str(project.root)], check=True)
     done = token(project, "-o", "vans.env")
-    assert done.exit_code == 2
-    assert "git would keep" in done.stderr
+    assert done.exit_code == 1
+    assert "git tracks" in done.stderr
     assert azure.requests == []
     assert not (project.root / "vans.env").exists()
     (project.root / ".gitignore").write_text("*.env\n")
     assert token(project, "-o", "vans.env").exit_code == 0
     # Tracked in spite of the pattern: git keeps it.
     subprocess.run(["git", "-C", str(project.root), "add", "-f", "vans.env"], check=True)
-    assert token(project, "-o", "vans.env").exit_code == 2
+    assert token(project, "-o", "vans.env").exit_code == 1
     monkeypatch.setenv("PATH", "/nowhere")
     done = token(project, "-o", "other.env")
-    assert "git cannot be asked" in done.stderr
+    assert "git cannot tell" in done.stderr
     assert done.exit_code == 0
 
 
 def test_refusals_are_one_line_and_say_what_to_do(
-    project: Project, azure: acr.Double, monkeypatch: pytest.MonkeyPatch
+    project: ProjectDirectory, azure: acr.Double, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     azure.denied.add("/generateCredentials")
     done = token(project)
@@ -162,38 +162,51 @@ def test_refusals_are_one_line_and_say_what_to_do(
 
 
 def test_a_registry_that_is_not_the_devices_own_is_refused(
-    project: Project, azure: acr.Double
+    project: ProjectDirectory, azure: acr.Double
 ) -> None:
     text = (project.root / "mlpack.toml").read_text()
     (project.root / "mlpack.toml").write_text(text.replace(HOST, "other.example.com"))
     done = token(project)
-    assert done.exit_code == 2
+    assert done.exit_code == 1
     assert "devices pull from other.example.com" in done.stderr
     assert azure.logins.made == []
 
 
-def test_a_busy_azure_is_asked_again(project: Project, azure: acr.Double) -> None:
+def test_a_busy_azure_is_asked_again(project: ProjectDirectory, azure: acr.Double) -> None:
     azure.throttled.append(1)
     assert token(project).exit_code == 0
     assert azure.requests.count(f"GET {acr.SCOPE}") == 2
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "status", "said"),
     [
-        (["--group", "trucks"], "trucks"),
-        (["--registry", "a"], "does not say where"),
-        (["--registry", "a/b"], "is no registry of Azure"),
+        (["--group", "trucks"], 1, "trucks"),
+        (["--registry", "a"], 2, "'a'"),
+        (["--registry", "a/b"], 2, "SUBSCRIPTION/GROUP/REGISTRY"),
     ],
 )
-def test_wrong_usage(project: Project, azure: acr.Double, args: list[str], said: str) -> None:
+def test_wrong_usage(
+    project: ProjectDirectory, azure: acr.Double, args: list[str], status: int, said: str
+) -> None:
     done = token(project, *args)
-    assert done.exit_code == 2
+    assert done.exit_code == status
     assert said in done.stderr
     assert azure.requests == []
 
 
-def logins(project: Project, name: str) -> dict[str, dict[str, str]]:
+def test_a_registry_that_is_not_configured_is_named_with_its_setting(
+    project: ProjectDirectory, azure: acr.Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLPACK_ACR")
+    done = token(project)
+    assert done.exit_code == 2
+    assert "''" not in done.stderr
+    assert "MLPACK_ACR" in done.stderr
+    assert azure.requests == []
+
+
+def logins(project: ProjectDirectory, name: str) -> dict[str, dict[str, str]]:
     document = json.loads((project.root / name).read_text())
     agent = document["modulesContent"]["$edgeAgent"]["properties.desired"]
     found = agent["runtime"]["settings"].get("registryCredentials", {})
@@ -201,7 +214,9 @@ def logins(project: Project, name: str) -> dict[str, dict[str, str]]:
     return found
 
 
-def test_a_manifest_takes_the_login_of_a_token_file(project: Project, azure: acr.Double) -> None:
+def test_a_manifest_takes_the_login_of_a_token_file(
+    project: ProjectDirectory, azure: acr.Double
+) -> None:
     at = ["-C", str(project.root), "render", "--base"]
     token(project, "-o", "vans.env")
     name, password = login((project.root / "vans.env").read_text())
@@ -218,12 +233,14 @@ def test_a_manifest_takes_the_login_of_a_token_file(project: Project, azure: acr
     assert run(*at, "--token", "vans.env").exit_code == 2
 
 
-def test_a_login_of_mlpack_toml_keeps_its_name(project: Project, azure: acr.Double) -> None:
+def test_a_login_of_mlpack_toml_keeps_its_name(
+    project: ProjectDirectory, azure: acr.Double
+) -> None:
     settings = project.root / "mlpack.toml"
     own = f'[edge.registries.acr]\naddress = "{HOST}"\nusername = "edge"\npassword = "${{WORD}}"\n'
     settings.write_text(settings.read_text() + own)
     done = token(project, "-o", "vans.env")
-    assert "[edge.registries.acr] of mlpack.toml takes the login from elsewhere" in done.stderr
+    assert "[edge.registries.acr] of mlpack.toml" in done.stderr
     text = settings.read_text().replace('"edge"', '"${MLPACK_REGISTRY_USERNAME}"')
     settings.write_text(text.replace("${WORD}", "${MLPACK_REGISTRY_PASSWORD}"))
     assert "elsewhere" not in token(project, "-o", "vans.env").stderr
@@ -235,12 +252,12 @@ def test_a_login_of_mlpack_toml_keeps_its_name(project: Project, azure: acr.Doub
     assert list(logins(project, "base.json")) == ["acr"]
 
 
-def test_a_file_that_is_no_login_is_refused_and_not_repeated(project: Project) -> None:
+def test_a_file_that_is_no_login_is_refused_and_not_repeated(project: ProjectDirectory) -> None:
     (project.root / "other.env").write_text("some-secret-text\n")
     at = ["-C", str(project.root), "render", "--base", "-o", "base.json", "--token"]
     for name in ("other.env", "nowhere.env"):
         done = run(*at, name)
-        assert done.exit_code == 2
+        assert done.exit_code == 1
         assert "some-secret-text" not in done.output
 
 

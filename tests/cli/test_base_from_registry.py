@@ -10,14 +10,13 @@ from pathlib import Path
 import pytest
 
 from mlpack.base.source import pin
-from mlpack.oci.image import ImageConfig, Layer, build_image
-from mlpack.oci.index import build_index
-from mlpack.oci.reference import Reference
-from mlpack.stores.base import put_bytes, put_image, read_image
-from mlpack.stores.project import Project
-from mlpack.stores.registries import Registries
-from tests.stores.faulty import Faulty, faulty
-from tests.stores.registry import running
+from mlpack.oci.descriptor import Reference
+from mlpack.oci.image import ImageConfig, Layer, build_image, build_index
+from mlpack.project.directory import ProjectDirectory
+from mlpack.registry.repository import Registries
+from mlpack.stores.store import put_bytes, put_image, read_image
+from tests.registry.faulty import Faulty, faulty
+from tests.registry.registry import running
 from tests.support import AMD64, ARM64, real_layer, run
 
 PYTHON = {
@@ -49,25 +48,26 @@ def publish(proxy: Faulty, place: str, text: str) -> tuple[Layer, ...]:
     return tuple(layer for image in made for layer in image.layers)
 
 
-def project(root: Path, place: str) -> Project:
+def project(root: Path, place: str) -> ProjectDirectory:
     root.mkdir()
     (root / "mlpack.toml").write_text(f'[model]\nname = "fan"\n[base]\nfrom = "{place}:3.12"\n')
     (root / "requirements.in").write_text("")
-    return Project(root)
+    return ProjectDirectory(root)
 
 
-def build(made: Project, *options: str) -> dict[str, object]:
+def build(made: ProjectDirectory, *options: str) -> dict[str, object]:
     done = run("-C", str(made.root), "--json", "base", "build", *options)
     assert done.exit_code == 0, done.stderr
     found: dict[str, object] = json.loads(done.stdout)
     return found
 
 
-def source_layers(made: Project) -> list[Layer]:
+def source_layers(made: ProjectDirectory) -> list[Layer]:
     base = made.lock().base
     return [each.layer for on in base.platforms for each in on.layers if each.role == "source"]
 
 
+@pytest.mark.slow
 def test_a_base_from_a_registry(proxy: Faulty, tmp_path: Path) -> None:
     place = f"{proxy.host}/edge/{uuid.uuid4().hex}"
     layers = publish(proxy, place, "first")

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from mlpack.stores.project import Project
+from mlpack.project.directory import ProjectDirectory
 from tests.support import make_project, run, tiny_onnx
 
 TARIFFS = Path(__file__).resolve().parents[2] / "templates" / "tariffs"
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
+def project(tmp_path: Path) -> ProjectDirectory:
     """A project of two releases, fan:1 and fan:2, and a version 3 that is not built."""
     made = make_project(tmp_path / "project")
     for number in (1, 2, 3):
@@ -27,20 +27,20 @@ def project(tmp_path: Path) -> Project:
     return made
 
 
-def at(project: Project, *args: str) -> Any:  # noqa: ANN401  # click's Result
+def at(project: ProjectDirectory, *args: str) -> Any:  # noqa: ANN401  # click's Result
     return run("-C", str(project.root), *args)
 
 
-def budget(project: Project, text: str) -> None:
+def budget(project: ProjectDirectory, text: str) -> None:
     path = project.root / "mlpack.toml"
     path.write_text(path.read_text().partition("\n[budget]")[0] + f"\n[budget]\n{text}\n")
 
 
-def transfer(project: Project) -> Any:  # noqa: ANN401  # a JSON document
+def transfer(project: ProjectDirectory) -> Any:  # noqa: ANN401  # a JSON document
     return json.loads(at(project, "diff", "fan:1", "fan:2", "--json").stdout)["transfer"]
 
 
-def test_an_update_within_its_budget_passes(project: Project) -> None:
+def test_an_update_within_its_budget_passes(project: ProjectDirectory) -> None:
     moved = transfer(project)
     budget(project, f'layer = "{moved["layers"]} B"\ndevice = "{moved["total"]} B"')
     done = at(project, "report", "fan:2", "--check")
@@ -51,7 +51,9 @@ def test_an_update_within_its_budget_passes(project: Project) -> None:
     assert [line["bound"] for line in found["lines"]] == ["layer", "device"]
 
 
-def test_a_byte_too_much_is_status_3_and_one_line_with_the_numbers(project: Project) -> None:
+def test_a_byte_too_much_is_status_3_and_one_line_with_the_numbers(
+    project: ProjectDirectory,
+) -> None:
     moved = transfer(project)
     budget(project, f'layer = "{moved["layers"] - 1} B"\ndevice = "1 MB"\nrollout = "1000 USD"')
     done = at(project, "report", "fan:2", "--check")
@@ -63,7 +65,7 @@ def test_a_byte_too_much_is_status_3_and_one_line_with_the_numbers(project: Proj
     assert "Budget: over in 1 of 3" in done.stdout, "the report is there all the same"
 
 
-def test_without_check_the_report_says_it_and_ends_well(project: Project) -> None:
+def test_without_check_the_report_says_it_and_ends_well(project: ProjectDirectory) -> None:
     budget(project, 'device = "1 B"')
     done = at(project, "report", "fan:2", "--markdown")
     assert done.exit_code == 0
@@ -79,7 +81,9 @@ def test_without_check_the_report_says_it_and_ends_well(project: Project) -> Non
         ("1000 USD", "origin-bundle", ""),
     ],
 )
-def test_money_of_the_fleet(project: Project, rollout: str, tariff: str, found: str) -> None:
+def test_money_of_the_fleet(
+    project: ProjectDirectory, rollout: str, tariff: str, found: str
+) -> None:
     budget(project, f'rollout = "{rollout}"')
     done = at(project, "report", "fan:2", "--check", "--tariff", tariff, "--devices", "25000")
     assert done.exit_code == (3 if found else 0), done.output
@@ -87,7 +91,7 @@ def test_money_of_the_fleet(project: Project, rollout: str, tariff: str, found: 
     assert "rollout to 25,000 devices" in (done.stderr or "rollout to 25,000 devices")
 
 
-def test_money_that_is_not_known_is_over(project: Project) -> None:
+def test_money_that_is_not_known_is_over(project: ProjectDirectory) -> None:
     # Beyond the pool the tariff states no price: what is not known is not nothing.
     text = (TARIFFS / "origin-bundle.toml").read_text(encoding="utf-8")
     small = re.sub(r"(?m)^pool_bytes = .*$", "pool_bytes = 1000", text)
@@ -98,14 +102,14 @@ def test_money_that_is_not_known_is_over(project: Project) -> None:
     assert "a price the tariff does not state" in done.stderr
 
 
-def test_a_check_without_a_budget_is_refused(project: Project) -> None:
+def test_a_check_without_a_budget_is_refused(project: ProjectDirectory) -> None:
     for command in (["report", "fan:2"], ["build", "fan:3"]):
         done = at(project, *command, "--check")
         assert done.exit_code == 1
         assert "mlpack.toml has no [budget]" in done.stderr
 
 
-def test_build_checks_what_it_made_and_pushes_nothing_over(project: Project) -> None:
+def test_build_checks_what_it_made_and_pushes_nothing_over(project: ProjectDirectory) -> None:
     budget(project, 'device = "1 B"')
     done = at(project, "build", "fan:3", "--check")
     assert (done.exit_code, done.stdout) == (3, "")

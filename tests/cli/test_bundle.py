@@ -10,16 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from mlpack.oci.tarball import END, header, padding
-from mlpack.oci.tree import Entry
-from mlpack.stores.project import Project
+from mlpack.oci.layer import END, Entry, header, padding
+from mlpack.project.directory import ProjectDirectory
 from tests.support import make_project, run, tiny_onnx
 
 ENGINES = ["moby", "containerd", "podman"]
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
+def project(tmp_path: Path) -> ProjectDirectory:
     made = make_project(tmp_path / "fan")
     for version, bias in enumerate((0.5, 1.5), 1):
         model = tiny_onnx(tmp_path / "model.onnx", bias=bias)
@@ -29,7 +28,7 @@ def project(tmp_path: Path) -> Project:
     return made
 
 
-def make(project: Project, out: Path, *args: str) -> dict[str, object]:
+def make(project: ProjectDirectory, out: Path, *args: str) -> dict[str, object]:
     done = run("-C", str(project.root), "--json", "bundle", "fan:2", "-o", str(out), *args)
     assert done.exit_code == 0, done.output
     answer: dict[str, object] = json.loads(done.stdout)
@@ -43,7 +42,7 @@ def members(path: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_bundle_is_small_whole_and_repeatable(
-    project: Project, tmp_path: Path, engine: str
+    project: ProjectDirectory, tmp_path: Path, engine: str
 ) -> None:
     answer = make(project, tmp_path / "b", "--onto", "fan:1", "--engine", engine)
     assert answer["name"] == "registry.example.com/edge/fan:2"
@@ -56,8 +55,15 @@ def test_a_bundle_is_small_whole_and_repeatable(
     assert again["digest"] == answer["digest"]
 
 
+def test_a_bundle_is_in_the_projects_directory(project: ProjectDirectory) -> None:
+    make(project, Path("b.tar"), "--onto", "fan:1")
+    assert (project.root / "b.tar").is_file()
+    for file, status in (("b.tar", 0), ("c.tar", 1)):
+        assert run("-C", str(project.root), "bundle", "verify", file).exit_code == status
+
+
 def test_the_layer_in_a_docker_bundle_is_the_tar_with_the_model(
-    project: Project, tmp_path: Path
+    project: ProjectDirectory, tmp_path: Path
 ) -> None:
     make(project, tmp_path / "b", "--onto", "fan:1", "--engine", "moby")
     [layer] = [c for name, c in members(tmp_path / "b").items() if name.endswith(".tar")]
@@ -65,13 +71,13 @@ def test_the_layer_in_a_docker_bundle_is_the_tar_with_the_model(
         assert "var/azureml-app/azureml-models/fan/2/model.onnx" in inner.getnames()
 
 
-def test_for_an_empty_device_it_is_everything(project: Project, tmp_path: Path) -> None:
+def test_for_an_empty_device_it_is_everything(project: ProjectDirectory, tmp_path: Path) -> None:
     answer = make(project, tmp_path / "b", "--onto", "none", "--engine", "podman")
     assert answer["onto"] is None
     assert all(each["carried"] for each in answer["layers"])  # type: ignore[attr-defined]
 
 
-def test_another_base_is_refused(project: Project, tmp_path: Path) -> None:
+def test_another_base_is_refused(project: ProjectDirectory, tmp_path: Path) -> None:
     done = run(
         *("-C", str(project.root), "bundle", "fan:2", "-o", str(tmp_path / "b")),
         *("--onto", f"oci:{_foreign(tmp_path)}:x"),
@@ -83,8 +89,7 @@ def test_another_base_is_refused(project: Project, tmp_path: Path) -> None:
 
 def _foreign(folder: Path) -> Path:
     from mlpack.oci.image import ImageConfig, build_image
-    from mlpack.stores.base import put_image
-    from mlpack.stores.layout import LayoutStore
+    from mlpack.stores.store import LayoutStore, put_image
     from tests.support import AMD64, real_layer
 
     layout = LayoutStore(folder / "foreign")
@@ -93,7 +98,7 @@ def _foreign(folder: Path) -> Path:
     return layout.root
 
 
-def test_an_image_without_a_name_needs_one(project: Project, tmp_path: Path) -> None:
+def test_an_image_without_a_name_needs_one(project: ProjectDirectory, tmp_path: Path) -> None:
     args = ["-C", str(project.root), "bundle", "base", "--onto", "none", "-o", str(tmp_path / "b")]
     done = run(*args)
     assert done.exit_code == 2
@@ -104,7 +109,7 @@ def test_an_image_without_a_name_needs_one(project: Project, tmp_path: Path) -> 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("place", [0.1, 0.5, 0.9, 0.99])
 def test_a_bundle_cut_on_the_way_is_found(
-    project: Project, tmp_path: Path, engine: str, place: float
+    project: ProjectDirectory, tmp_path: Path, engine: str, place: float
 ) -> None:
     path = tmp_path / "b"
     make(project, path, "--onto", "fan:1", "--engine", engine)
@@ -117,7 +122,9 @@ def test_a_bundle_cut_on_the_way_is_found(
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_one_other_byte_in_any_part_is_found(project: Project, tmp_path: Path, engine: str) -> None:
+def test_one_other_byte_in_any_part_is_found(
+    project: ProjectDirectory, tmp_path: Path, engine: str
+) -> None:
     path = tmp_path / "b"
     make(project, path, "--onto", "fan:1", "--engine", engine)
     parts = members(path)
@@ -128,14 +135,14 @@ def test_one_other_byte_in_any_part_is_found(project: Project, tmp_path: Path, e
         _rewrite(path, parts | {changed: content})
         done = run("bundle", "verify", str(path))
         assert done.exit_code == 1
-        assert f"{changed} holds other bytes" in done.stderr
+        assert f"{changed} does not match" in done.stderr
     _rewrite(path, dict(list(parts.items())[:-1]))
     assert "is missing" in run("bundle", "verify", str(path)).stderr
     _rewrite(path, parts | {"more": b"x"})
     assert "more is not in the list" in run("bundle", "verify", str(path)).stderr
 
 
-def test_orders_to_a_terminal_are_not_passed_on(project: Project, tmp_path: Path) -> None:
+def test_orders_to_a_terminal_are_not_passed_on(project: ProjectDirectory, tmp_path: Path) -> None:
     path = tmp_path / "b"
     make(project, path, "--onto", "fan:1", "--engine", "moby")
     parts = members(path)
@@ -146,7 +153,7 @@ def test_orders_to_a_terminal_are_not_passed_on(project: Project, tmp_path: Path
     _rewrite(path, {**parts, "mlpack-bundle.json": listed})
     second = run("bundle", "verify", str(path))
     assert second.exit_code == 1
-    assert "not for showing" in second.stderr
+    assert "unprintable" in second.stderr
     assert "\x1b" not in done.output + second.output
 
 

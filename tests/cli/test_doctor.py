@@ -9,12 +9,12 @@ import pytest
 from click.testing import Result
 
 from mlpack.api import doctor as api
-from mlpack.api.doctor import Check
-from mlpack.stores.holes import holes
-from mlpack.stores.layout import validate
-from mlpack.stores.machine import find_program, free_bytes
-from mlpack.stores.project import Project
-from tests.support import make_project, run
+from mlpack.api.doctor import Check, Diagnosis, find_program, free_bytes
+from mlpack.project.directory import ProjectDirectory
+from mlpack.stores.integrity import missing_blobs, validate
+from tests.e2e.engines import free_port
+from tests.registry.registry import running
+from tests.support import make_project, run, session
 
 
 def states(done: Result) -> dict[str, str]:
@@ -24,7 +24,8 @@ def states(done: Result) -> dict[str, str]:
 
 
 def examine(root: Path, *arguments: str) -> Result:
-    return run("-C", str(root), "doctor", "--json", *arguments)
+    """The doctor's document of a project; no program is started unless a test is about that."""
+    return run("-C", str(root), "doctor", "--quick", "--json", *arguments)
 
 
 def check(root: Path, name: str, *arguments: str) -> dict[str, str]:
@@ -45,9 +46,13 @@ def test_a_project_with_a_base_is_healthy(tmp_path: Path) -> None:
 
 def test_the_table_names_every_check(tmp_path: Path) -> None:
     make_project(tmp_path)
-    done = run("-C", str(tmp_path), "doctor")
+    done = run("-C", str(tmp_path), "doctor", "--quick")
     lines = done.stdout.splitlines()
-    assert lines[0].split() == ["check", "state", "found", "what", "to", "do"]
+    assert lines[0].split() == ["check", "state", "found"]
+    below = done.stdout.partition("\n\nwhat to do\n")[2]
+    checks = json.loads(examine(tmp_path, "--quick").stdout)["checks"]
+    advised = [f"  {each['name']}: {each['advice']}" for each in checks if each.get("advice")]
+    assert below.splitlines() == advised
     for name in states(examine(tmp_path)):
         assert any(line.startswith(name) for line in lines)
 
@@ -73,9 +78,9 @@ def test_settings_that_cannot_be_followed_are_broken(tmp_path: Path) -> None:
     assert done.exit_code == 1
     assert states(done)["project"] == "broken"
     assert "did you mean 'module'" in check(tmp_path, "project")["found"]
-    assert done.stderr.splitlines() == [
+    assert run("-C", str(tmp_path), "doctor", "--quick").stderr.splitlines() == [
         "error: broken: project",
-        "hint: do what stands beside it, and run: mlpack doctor",
+        "hint: fix the items above, then run mlpack doctor again",
     ]
 
 
@@ -113,21 +118,21 @@ def test_a_lock_without_its_base_may_be_so(tmp_path: Path) -> None:
         "name": "base",
         "state": "missing",
         "found": "the locked base is not in the store",
-        "advice": "run: mlpack base build (it gives the locked digests again)",
+        "advice": "run: mlpack base build (it makes the locked digests again)",
     }
     assert examine(tmp_path).exit_code == 0
 
 
-def a_layer(project: Project) -> Path:
+def a_layer(project: ProjectDirectory) -> Path:
     return project.layout.path(project.lock().base.platforms[1].layers[2].layer.descriptor)
 
 
 def test_a_missing_blob_is_found_by_name(tmp_path: Path) -> None:
     project = make_project(tmp_path)
-    assert holes(project.layout) == ()
+    assert missing_blobs(project.layout) == ()
     path = a_layer(project)
     path.unlink()
-    (found,) = holes(project.layout)
+    (found,) = missing_blobs(project.layout)
     assert found == f"base: sha256:{path.name} is missing or cut short"
     assert check(tmp_path, "store")["found"] == found
     assert examine(tmp_path).exit_code == 1
@@ -136,7 +141,7 @@ def test_a_missing_blob_is_found_by_name(tmp_path: Path) -> None:
 def test_a_blob_cut_short_is_found(tmp_path: Path) -> None:
     project = make_project(tmp_path)
     a_layer(project).write_bytes(b"x")
-    assert len(holes(project.layout)) == 1
+    assert len(missing_blobs(project.layout)) == 1
 
 
 def test_a_flipped_byte_is_found_when_every_byte_is_read(tmp_path: Path) -> None:
@@ -145,7 +150,7 @@ def test_a_flipped_byte_is_found_when_every_byte_is_read(tmp_path: Path) -> None
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(bytes(content))
-    assert holes(project.layout) == ()
+    assert missing_blobs(project.layout) == ()
     assert validate(project.layout)
     assert check(tmp_path, "store")["state"] == "ok"
     assert check(tmp_path, "store", "--deep")["state"] == "broken"
@@ -157,7 +162,7 @@ def test_a_broken_manifest_is_found(tmp_path: Path) -> None:
     project = make_project(tmp_path)
     path = project.layout.path(project.lock().base.platforms[0].manifest)
     path.write_bytes(path.read_bytes().replace(b"layers", b"loyers"))
-    (found,) = holes(project.layout)
+    (found,) = missing_blobs(project.layout)
     assert found.startswith("base: sha256:")
     assert check(tmp_path, "base")["state"] == "broken"
 
@@ -224,6 +229,106 @@ def test_mmdebstrap_needs_newuidmap_where_one_is_not_root(
     assert check(tmp_path / "new", "mmdebstrap")["state"] == "ok"
 
 
+def test_without_a_project_mmdebstrap_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    assert check(tmp_path, "mmdebstrap")["state"] == "missing"
+    assert examine(tmp_path).exit_code == 0
+
+
+def program(folder: Path, name: str, script: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
+
+
+def engines(tmp_path: Path) -> dict[str, Check]:
+    return {each.name: each for each in api._engines(quick=False)}
+
+
+def test_a_client_without_its_daemon_is_not_ok(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    program(tmp_path / "bin", "docker", "echo null; echo 'Cannot connect to it' >&2; exit 1")
+    program(tmp_path / "bin", "podman", "echo 'no subuid ranges' >&2; exit 125")
+    found = engines(tmp_path)
+    assert (found["docker"].state, found["podman"].state) == ("missing", "missing")
+    assert "Cannot connect to it" in found["docker"].found
+    assert "start" in found["docker"].advice
+    assert "no subuid ranges" in found["podman"].found
+
+
+def test_a_daemon_that_answers_is_ok(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    server = '{"Version": "28.5.1", "MinAPIVersion": "1.24"}'
+    program(tmp_path / "bin", "docker", f"echo '{server}'")
+    program(tmp_path / "bin", "podman", "echo 5.4.2")
+    found = engines(tmp_path)
+    assert (found["docker"].state, found["podman"].state) == ("ok", "ok")
+    assert "28.5.1" in found["docker"].found
+    assert "iotedge" not in found
+
+
+@pytest.mark.parametrize(("installed", "state"), [(True, "broken"), (False, "missing")])
+def test_docker_29_refuses_iot_edge(
+    installed: bool, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    server = '{"Version": "29.0.0", "MinAPIVersion": "1.44"}'
+    program(tmp_path / "bin", "docker", f"echo '{server}'")
+    if installed:
+        program(tmp_path / "bin", "iotedge", "true")
+    found = engines(tmp_path)["iotedge"]
+    assert found.state == state
+    assert "min-api-version" in found.advice
+    assert "1.44" in found.found
+
+
+def test_a_program_that_hangs_does_not_hang_the_doctor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "SECONDS", 0.2)
+    program(tmp_path, "slow", "exec sleep 5")
+    assert "did not answer" in api.run_program((str(tmp_path / "slow"),)).problem
+
+
+def test_extras_are_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    extras = {"good": ("json",), "absent": ("no_such_module", "a.b")}
+    monkeypatch.setattr(api, "_EXTRAS", extras)
+    found = {each.name: each for each in api._extras(quick=False)}
+    assert (found["[good]"].state, found["[absent]"].state) == ("ok", "missing")
+    assert "no_such_module" in found["[absent]"].found
+
+
+def test_an_extra_that_cannot_be_imported_is_not_ok(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "damaged.py").write_text("raise ImportError('libGL.so.1 is missing')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(api, "_EXTRAS", {"broken": ("damaged",)})
+    (found,) = api._extras(quick=False)
+    assert found.state == "missing"
+    assert "libGL.so.1 is missing" in found.found
+
+
+@pytest.mark.parametrize(
+    ("text", "enough"),
+    [
+        ("ann:100000:65536\n", True),
+        ("bob:100000:65536\n1000:200000:65536\n", True),
+        ("ann:100000:1000\n", False),
+        ("annika:100000:65536\n", False),
+        ("ann:100000:many\n", False),
+        ("", False),
+    ],
+)
+def test_subordinate_ids(text: str, enough: bool) -> None:
+    assert api.subordinate_ids(text, "ann", 1000) == enough
+
+
 def test_a_full_disk_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert free_bytes(tmp_path / "not" / "yet" / "there") == pytest.approx(
         free_bytes(tmp_path), rel=0.2
@@ -236,5 +341,73 @@ def test_a_full_disk_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_what_is_broken_is_named_once_for_all() -> None:
     checks = (Check("a", "ok", ""), Check("b", "broken", "", "mend it"), Check("c", "broken", ""))
     with pytest.raises(api.NotHealthy, match="broken: b, c"):
-        api.require_healthy(checks)
-    api.require_healthy(checks[:1])
+        Diagnosis(checks).require_healthy()
+    Diagnosis(checks[:1]).require_healthy()
+
+
+def registry(root: Path) -> Check | None:
+    found = api.doctor(session(root)).checks
+    return next((each for each in found if each.name == "registry"), None)
+
+
+def naming(root: Path, host: str) -> Path:
+    made = make_project(root, base=False)
+    image = f'[image]\nrepository = "{host}/edge/fan"\n' if host else ""
+    (made.root / "mlpack.toml").write_text(f'[model]\nname = "fan"\n{image}')
+    return made.root
+
+
+@pytest.fixture
+def nothing_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These tests are about the registry: no engine is asked and no package imported."""
+    monkeypatch.setattr(api, "_machine", lambda *_, **__: iter(()))
+
+
+@pytest.mark.usefixtures("nothing_started")
+def test_the_registry_of_the_project_is_asked_for_its_api(tmp_path: Path) -> None:
+    assert registry(naming(tmp_path / "none", "")) is None
+    with running(tmp_path / "registry") as open_to_all:
+        root = naming(tmp_path / "open", open_to_all.host)
+        assert registry(root) == Check("registry", "ok", f"{open_to_all.host} answers")
+        assert "registry" not in states(examine(root))
+
+
+@pytest.mark.usefixtures("nothing_started")
+def test_a_registry_that_needs_a_login_is_optional(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with running(tmp_path / "registry", login=True) as closed:
+        root = naming(tmp_path / "closed", closed.host)
+        found = registry(root)
+        assert found is not None
+        assert found.state == "missing"
+        assert f"{closed.host} needs a login" in found.found
+        assert "docker login" in found.advice
+        api.doctor(session(root)).require_healthy()
+
+
+@pytest.mark.usefixtures("nothing_started")
+def test_a_registry_that_does_not_answer_is_optional(tmp_path: Path) -> None:
+    host = f"127.0.0.1:{free_port()}"
+    found = registry(naming(tmp_path / "refused", host))
+    assert found is not None
+    assert (found.state, found.found) == (
+        "missing",
+        f"{host} is not reachable: the connection is refused",
+    )
+    named = registry(naming(tmp_path / "unknown", "registry.invalid"))
+    assert named is not None
+    assert named.state == "missing"
+    assert named.found.startswith("registry.invalid is not reachable: its name ")
+    assert named.found.endswith(" (DNS)")
+
+
+@pytest.mark.usefixtures("nothing_started")
+def test_a_registry_whose_certificate_is_not_trusted(tmp_path: Path) -> None:
+    with running(tmp_path / "registry", tls=True) as secure:
+        found = registry(naming(tmp_path / "tls", secure.host))
+        assert found is not None
+        assert found.state == "missing"
+        assert "certificate is not trusted" in found.found
+        assert "[registry] ca" in found.advice

@@ -8,7 +8,7 @@ import json
 import random
 import subprocess
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,18 @@ from typing import Any
 import pytest
 
 from mlpack.api import graft as api
+from mlpack.api.requests import Graft
+from mlpack.api.session import Progress, Session
 from mlpack.errors import MlpackError
 from mlpack.oci import descriptor as media
-from mlpack.oci.descriptor import Descriptor, Platform
-from mlpack.oci.digest import Digest
-from mlpack.oci.document import canonical
+from mlpack.oci.descriptor import Descriptor, Digest, canonical
 from mlpack.oci.filesystem import Tree
 from mlpack.oci.image import Image, Layer, assemble
-from mlpack.stores.base import put_image
-from mlpack.stores.layout import LayoutStore, validate
-from mlpack.stores.references import find_image
+from mlpack.project.references import find_image
+from mlpack.stores.integrity import validate
+from mlpack.stores.store import LayoutStore, put_image
 from mlpack.stores.trees import read_tree
-from tests.stores.registry import Registry, running
+from tests.registry.registry import Registry
 from tests.support import AMD64, require, run
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
@@ -163,12 +163,6 @@ CASES: dict[str, tuple[list[tuple[Files, int]], list[str] | None, int]] = {
         400,
     ),
 }
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    with running(tmp_path_factory.mktemp("registry") / "plain") as started:
-        yield started
 
 
 @pytest.fixture
@@ -323,10 +317,10 @@ def test_registries_on_both_ends(images: LayoutStore, registry: Registry, tmp_pa
 @pytest.mark.parametrize(
     ("old", "new", "out", "said"),
     [
-        ("none", "v2", "oci:{}-out:g", "needs an image to stand on"),
+        ("none", "v2", "oci:{}-out:g", "needs an image"),
         ("v1", "windows", "oci:{}-out:g", "windows"),
-        ("v1", "v2", "oci::g", "names no image layout"),
-        ("v1", "v2", "docker-archive:{}-out", "is no place"),
+        ("v1", "v2", "oci::g", "oci:PATH:TAG"),
+        ("v1", "v2", "docker-archive:{}-out", "cannot copy to"),
         ("v1", "evil", "oci:{}-out:g", "leads out of the image"),
         ("v1", "arm", "oci:{}-out:g", "arm64"),
     ],
@@ -357,26 +351,21 @@ def test_a_damaged_layer_is_noticed_before_anything_is_named(images: LayoutStore
     path.write_bytes(bytes(content))
     root = images.root
     with pytest.raises(MlpackError, match=new.layers[-1].digest.hex):
-        api.graft(None, f"oci:{root}:v1", f"oci:{root}:v2", f"oci:{root}-out:g", now=NOW)
+        api.graft(Session(), Graft(f"oci:{root}:v1", f"oci:{root}:v2", f"oci:{root}-out:g"))
     assert not (Path(f"{root}-out") / "index.json").exists()
 
 
 def test_progress_counts_each_layer_once(images: LayoutStore) -> None:
     new = add(images, "v2", (SYSTEM, 1), (model(b"two"), 9), (dependencies(time=9), 9))
     old = find_image(None, f"oci:{images.root}:v1").image
-    seen: list[int] = []
+    seen: list[Progress] = []
     root = images.root
     made = api.graft(
-        None,
-        f"oci:{root}:v1",
-        f"oci:{root}:v2",
-        f"oci:{root}-out:g",
-        platform=Platform.parse("linux/amd64"),
-        advance=seen.append,
-        now=NOW,
+        Session(progress=seen.append),
+        Graft(f"oci:{root}:v1", f"oci:{root}:v2", f"oci:{root}-out:g", platform=AMD64),
     )
     read = {layer.digest: layer.size for layer in (*old.layers, *new.layers)}
-    assert sum(seen) == sum(read.values())
+    assert (seen[-1].done, seen[-1].finished) == (sum(read.values()), True)
     (only,) = made.platforms
     assert only.difference.files == ("models/m.onnx",)
     assert only.old.descriptor == old.descriptor

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,15 @@ import pytest
 
 from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Platform
-from mlpack.oci.image import Image, ImageConfig, build_image
-from mlpack.oci.index import build_index
-from mlpack.stores.base import put_bytes, put_image, read_index
-from mlpack.stores.layout import LayoutStore, validate
-from mlpack.stores.ledger import Ledger
-from mlpack.stores.project import Project
-from mlpack.stores.references import find_image
+from mlpack.oci.image import Image, ImageConfig, build_image, build_index
+from mlpack.project.directory import ProjectDirectory
+from mlpack.project.ledger import Ledger
+from mlpack.project.references import find_image
+from mlpack.stores.integrity import validate
+from mlpack.stores.store import LayoutStore, put_bytes, put_image, read_index
 from mlpack.stores.trees import read_tree
-from tests.stores.registry import Registry, running
-from tests.support import AMD64, ARM64, make_project, real_layer, run, tiny_onnx
+from tests.registry.registry import Registry
+from tests.support import AMD64, ARM64, real_layer, released_project, run, tiny_onnx
 
 ARMV7 = Platform("linux", "arm", "v7")
 
@@ -116,24 +114,14 @@ def test_where_each_image_is_new_s_its_own_index_is_written(
     assert validate(LayoutStore.existing(tmp_path / "out")) == ()
 
 
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    with running(tmp_path_factory.mktemp("registry") / "plain") as started:
-        yield started
-
-
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
+def project(tmp_path: Path) -> ProjectDirectory:
     """A project with the release fan:1, made by mlpack."""
-    made = make_project(tmp_path / "fan")
-    model = tiny_onnx(tmp_path / "1.onnx")
-    for command in (("register", str(model), "--name", "fan"), ("build", "fan")):
-        assert run("-C", str(made.root), *command).exit_code == 0
-    return made
+    return released_project(tmp_path / "fan", 1)
 
 
 def test_a_graft_as_a_release_is_one(
-    project: Project, images: LayoutStore, registry: Registry, tmp_path: Path
+    project: ProjectDirectory, images: LayoutStore, registry: Registry, tmp_path: Path
 ) -> None:
     at = ("-C", str(project.root), "--json")
     before = f"oci:{images.root}:v1"
@@ -163,7 +151,7 @@ def test_a_graft_as_a_release_is_one(
 
 
 def test_a_graft_that_goes_elsewhere_is_in_the_ledger_too(
-    project: Project, images: LayoutStore, tmp_path: Path
+    project: ProjectDirectory, images: LayoutStore, tmp_path: Path
 ) -> None:
     names = (f"oci:{images.root}:v1", f"oci:{images.root}:v2", "-o", f"oci:{tmp_path}/out:g")
     said = graft(*names, directory=project.root)
@@ -174,15 +162,15 @@ def test_a_graft_that_goes_elsewhere_is_in_the_ledger_too(
 @pytest.mark.parametrize(
     ("out", "said"),
     [
-        ("fan", "'fan' names no version"),
-        ("fan:latest", "names no version"),
+        ("fan", "fan:VERSION"),
+        ("fan:latest", "fan:VERSION"),
         ("fan:1", "fan:1 is a registered model"),
-        ("fan:2", "fan:2 is another image already"),
+        ("fan:2", "fan:2 is already another image"),
         ("Fan:2", "not a model name"),
     ],
 )
 def test_names_that_cannot_be_given(
-    project: Project, images: LayoutStore, out: str, said: str
+    project: ProjectDirectory, images: LayoutStore, out: str, said: str
 ) -> None:
     v1, v2 = f"oci:{images.root}:v1", f"oci:{images.root}:v2"
     graft(v1, v1, "-o", "fan:2", directory=project.root)
@@ -197,7 +185,7 @@ def test_names_that_cannot_be_given(
 def test_a_release_needs_a_project(images: LayoutStore, tmp_path: Path) -> None:
     v1 = f"oci:{images.root}:v1"
     done = run("-C", str(tmp_path), "graft", v1, v1, "-o", "fan:2")
-    assert "'fan:2' is a release, and this is not a project" in done.stderr
+    assert "'fan:2' names a release" in done.stderr
 
 
 def test_the_platforms_of_an_index_keep_their_own_layers(

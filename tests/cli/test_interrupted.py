@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from mlpack.stores.layout import validate
-from mlpack.stores.project import Project
+from mlpack.project.directory import ProjectDirectory
+from mlpack.stores.integrity import validate
 from tests.support import make_project, run, unavailable
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -22,7 +22,7 @@ LARGE = 240_000_000
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
+def project(tmp_path: Path) -> ProjectDirectory:
     """A project with a version of 240 MB: building it takes long enough to be stopped."""
     made = make_project(tmp_path / "p")
     model = tmp_path / "large"
@@ -36,12 +36,12 @@ def project(tmp_path: Path) -> Project:
     return made
 
 
-def unfinished(project: Project) -> list[Path]:
+def unfinished(project: ProjectDirectory) -> list[Path]:
     """The temporary files below the project."""
     return sorted(project.root.rglob(".part-*"))
 
 
-def stopped_in_the_middle(project: Project, number: signal.Signals) -> tuple[int, str]:
+def stopped_in_the_middle(project: ProjectDirectory, number: signal.Signals) -> tuple[int, str]:
     """Start a build, send ``number`` once it writes the layer, and wait for its end."""
     with subprocess.Popen(
         [sys.executable, "-m", "mlpack", "-C", str(project.root), "build", "fan"],
@@ -54,13 +54,15 @@ def stopped_in_the_middle(project: Project, number: signal.Signals) -> tuple[int
         while not any(path.stat().st_size for path in unfinished(project)):
             assert process.poll() is None, "the build ended before it could be stopped"
             assert time.monotonic() < deadline
+            time.sleep(0.01)
         process.send_signal(number)
         _, said = process.communicate(timeout=60)
         return process.returncode, said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_build_leaves_nothing(project: Project, number: signal.Signals) -> None:
+def test_a_stopped_build_leaves_nothing(project: ProjectDirectory, number: signal.Signals) -> None:
     before = dict(project.layout.tags())
     status, said = stopped_in_the_middle(project, number)
     assert status == 130
@@ -72,7 +74,8 @@ def test_a_stopped_build_leaves_nothing(project: Project, number: signal.Signals
     assert run("-C", str(project.root), "build", "fan").exit_code == 0
 
 
-def test_a_killed_build_leaves_a_valid_store_that_builds_again(project: Project) -> None:
+@pytest.mark.slow
+def test_a_killed_build_leaves_a_valid_store_that_builds_again(project: ProjectDirectory) -> None:
     before = dict(project.layout.tags())
     status, _ = stopped_in_the_middle(project, signal.SIGKILL)
     assert status == -signal.SIGKILL

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from mlpack.stores.layout import validate
-from mlpack.stores.project import Project
+from mlpack.project.directory import ProjectDirectory
+from mlpack.stores.integrity import validate
 from tests.support import make_project, run, tiny_onnx
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
+def project(tmp_path: Path) -> ProjectDirectory:
     """A project with fan:1 and fan:2."""
     made = make_project(tmp_path / "fan")
     for version in (1, 2):
@@ -22,7 +22,7 @@ def project(tmp_path: Path) -> Project:
     return made
 
 
-def damage(project: Project, version: str) -> None:
+def damage(project: ProjectDirectory, version: str) -> None:
     """Change one byte of a version's document, as a failing disk does."""
     path = project.layout.path(project.layout.resolve(f"model/fan/{version}"))
     content = bytearray(path.read_bytes())
@@ -33,7 +33,7 @@ def damage(project: Project, version: str) -> None:
 
 @pytest.mark.parametrize("how", ["changed", "gone"])
 def test_a_damaged_version_does_not_stand_in_the_way(
-    project: Project, tmp_path: Path, how: str
+    project: ProjectDirectory, tmp_path: Path, how: str
 ) -> None:
     at = ("-C", str(project.root))
     if how == "changed":
@@ -54,20 +54,20 @@ def test_a_damaged_version_does_not_stand_in_the_way(
     assert json.loads(added.stdout)["version"] == "3", "1 may have been released"
 
 
-def test_what_is_damaged_is_not_registered_over(project: Project, tmp_path: Path) -> None:
+def test_what_is_damaged_is_not_registered_over(project: ProjectDirectory, tmp_path: Path) -> None:
     at = ("-C", str(project.root))
     damage(project, "2")
     again = ("register", str(tmp_path / "2.onnx"), "--name", "fan", "--version", "2")
     refused = run(*at, *again)
     assert refused.exit_code == 1
-    assert "fan:2 is there and cannot be read" in refused.stderr
+    assert "fan:2 is registered and cannot be read" in refused.stderr
     assert "hint: drop it first: mlpack models --drop fan:2" in refused.stderr
     assert run(*at, "models", "--drop", "fan:2").stdout == "fan:2\n"
     assert run(*at, *again).exit_code == 0
     assert validate(project.layout) == ()
 
 
-def test_only_damaged_versions_are_no_model_to_list(project: Project) -> None:
+def test_only_damaged_versions_are_no_model_to_list(project: ProjectDirectory) -> None:
     for version in ("1", "2"):
         damage(project, version)
     listed = run("-C", str(project.root), "models")
@@ -75,7 +75,7 @@ def test_only_damaged_versions_are_no_model_to_list(project: Project) -> None:
     assert "no model is registered" not in listed.stderr
 
 
-def test_a_dropped_version_is_gone_and_its_release_stays(project: Project) -> None:
+def test_a_dropped_version_is_gone_and_its_release_stays(project: ProjectDirectory) -> None:
     at = ("-C", str(project.root))
     assert run(*at, "build", "fan:1").exit_code == 0
     dropped = run(*at, "models", "--drop", "fan:1")

@@ -13,9 +13,13 @@ import pytest
 from onnx import numpy_helper
 
 from mlpack.api import patch as api
+from mlpack.api.requests import ApplyPatch, MakePatch
+from mlpack.api.session import Progress, Session
 from mlpack.runtime.patch import container
 from mlpack.stores.patch_files import file_spans, mapped
+from mlpack.tensor_patch.compression import unsigned
 from tests.support import make_project, run, tiny_onnx
+from tests.tensor_patch.spans.test_external import VARIABLES, index, manifest, weight
 
 RANDOM = np.random.default_rng(7)
 
@@ -65,19 +69,26 @@ def test_the_documents_say_what_the_texts_say(pair: tuple[Path, Path], tmp_path:
     out = tmp_path / "v2.mlpd"
     made = json.loads(run("patch", "make", str(old), str(new), "-o", str(out), "--json").stdout)
     assert made["bytes"] == out.stat().st_size
-    assert made["new"] == {"bytes": new.stat().st_size, "sha256": sha256(new)}
-    assert made["old"]["sha256"] == sha256(old)
+    assert made["new"] == {"bytes": new.stat().st_size, "digest": f"sha256:{sha256(new)}"}
+    assert made["old"]["digest"] == f"sha256:{sha256(old)}"
     assert made["ratio"] == pytest.approx(made["bytes"] / made["new"]["bytes"], abs=1e-6)
     assert sum(each["bytes"] for each in made["operations"]) == new.stat().st_size
-    assert sum(each["stored"] for each in made["streams"]) + made["header"] == made["bytes"]
+    assert (
+        sum(each["stored_bytes"] for each in made["streams"]) + made["header_bytes"]
+        == made["bytes"]
+    )
     seen = json.loads(run("patch", "inspect", str(out), "--json").stdout)
+    assert f"sha256:{sha256(old)}".startswith(seen["old"].pop("digest")), (
+        "only its beginning is in the patch"
+    )
+    made["old"].pop("digest")
     assert seen == {key: made[key] for key in seen}
     text = run("patch", "inspect", str(out)).stdout
     for each in (*made["streams"], *made["operations"]):
         assert each.get("stream", each.get("kind")) in text
     assert max(map(len, text.splitlines())) <= 100
     applied = run("--json", "patch", "apply", str(old), str(out), "-o", str(tmp_path / "b"))
-    assert json.loads(applied.stdout) == {"file": str(tmp_path / "b"), **made["new"]}
+    assert json.loads(applied.stdout) == {"path": str(tmp_path / "b"), **made["new"]}
 
 
 @pytest.mark.parametrize("old", [b"", b"x" * 5000, RANDOM.bytes(5000)])
@@ -88,10 +99,10 @@ def test_any_two_files_will_do(tmp_path: Path, old: bytes, new: bytes) -> None:
     done = run("-C", str(tmp_path), "patch", "make", "old", "new", "-o", "p")
     assert (done.exit_code, done.stdout) == (0, "p\n")
     assert run("-C", str(tmp_path), "patch", "inspect", "p").exit_code == 0
-    # The new file may take the old one's place.
-    done = run("-C", str(tmp_path), "patch", "apply", "old", "p", "-o", "old")
-    assert (done.exit_code, done.stdout) == (0, "old\n")
-    assert (tmp_path / "old").read_bytes() == new
+    # Neither input is overwritten (tests/cli/test_outputs.py).
+    done = run("-C", str(tmp_path), "patch", "apply", "old", "p", "-o", "made")
+    assert (done.exit_code, done.stdout) == (0, "made\n")
+    assert (tmp_path / "made").read_bytes() == new
 
 
 def test_external_data_is_understood_through_its_model(tmp_path: Path) -> None:
@@ -99,7 +110,7 @@ def test_external_data_is_understood_through_its_model(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
         network(tmp_path / folder / "model.onnx", moved, data="weights.bin")
     old, new = (tmp_path / each / "weights.bin" for each in ("a", "b"))
-    made = api.make(None, old, new, tmp_path / "p")
+    made = api.make(Session(), MakePatch(old, new, tmp_path / "p"))
     assert made.description.made("differences")
     with mapped(old) as content:
         assert [each.name for each in file_spans(old, content)] == ["w", "b"]
@@ -108,12 +119,23 @@ def test_external_data_is_understood_through_its_model(tmp_path: Path) -> None:
         assert file_spans(old, content) == ()
 
 
+def test_tensorflow_describes_weights_in_other_files(tmp_path: Path) -> None:
+    (tmp_path / "variables.index").write_bytes(index(VARIABLES))
+    (tmp_path / "variables.data-00000-of-00001").write_bytes(bytes(91))
+    group = {"paths": ["weights.bin"], "weights": [weight("w", 4, 4)]}
+    (tmp_path / "model.json").write_bytes(manifest(group))
+    (tmp_path / "weights.bin").write_bytes(bytes(64))
+    for name, arrays in (("variables.data-00000-of-00001", 4), ("weights.bin", 1)):
+        with mapped(tmp_path / name) as content:
+            assert len(file_spans(tmp_path / name, content)) == arrays
+
+
 def test_model_versions_are_files_too(pair: tuple[Path, Path], tmp_path: Path) -> None:
     root = make_project(tmp_path / "fan", base=False).root
     for each in pair:
         assert run("-C", str(root), "register", str(each)).exit_code == 0
     done = run("-C", str(root), "patch", "make", "fan:1", "fan:2", "-o", "p", "--json")
-    assert json.loads(done.stdout)["new"]["sha256"] == sha256(pair[1])
+    assert json.loads(done.stdout)["new"]["digest"] == f"sha256:{sha256(pair[1])}"
     done = run("-C", str(root), "patch", "make", "fan:1", "fan:9", "-o", "q")
     assert done.exit_code == 1
     assert "no version '9'" in done.stderr
@@ -139,14 +161,14 @@ def test_what_cannot_be_read_is_said_in_two_lines(pair: tuple[Path, Path], tmp_p
             assert done.stderr.startswith("error: "), args
             assert len(done.stderr.splitlines()) == 2, args
     done = run("patch", "make", old, old, "-o", str(tmp_path / "pipe"))
-    assert (done.exit_code, "there and no file" in done.stderr) == (1, True)
+    assert (done.exit_code, "not a regular file" in done.stderr) == (1, True)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_damaged_patch_leaves_nothing(pair: tuple[Path, Path], tmp_path: Path) -> None:
     old, new = pair
     whole = tmp_path / "whole"
-    api.make(None, old, new, whole)
+    api.make(Session(), MakePatch(old, new, whole))
     content = whole.read_bytes()
     made = tmp_path / "folder" / "made"
     for number, place in enumerate(range(0, len(content), len(content) // 40)):
@@ -165,14 +187,10 @@ def test_a_damaged_patch_leaves_nothing(pair: tuple[Path, Path], tmp_path: Path)
 
 
 def test_a_patch_that_declares_the_whole_of_memory_is_refused(tmp_path: Path) -> None:
-    from mlpack.delta.streams import unsigned
-
-    sha = hashlib.sha256(b"").digest()
-    for declared in (2**26 + 1, 2**50, 2**62):
-        head = container.MAGIC + bytes([container.VERSION, 0])
-        head += unsigned(0) + unsigned(2**60) + sha + sha + unsigned(1)
-        head += bytes([container.PROGRAM, container.ZSTD]) + unsigned(declared) + unsigned(4)
-        (tmp_path / "p").write_bytes(head + b"\x28\xb5\x2f\xfd")
+    for declared in (2**25 + 1, 2**50, 2**62):
+        head = container.MAGIC + bytes([container.VERSION]) + unsigned(0) + unsigned(2**60)
+        head += hashlib.sha256(b"").digest() + bytes([container.ZSTD])
+        (tmp_path / "p").write_bytes(head + unsigned(declared) + unsigned(4) + b"\x28\xb5\x2f\xfd")
         (tmp_path / "e").write_bytes(b"")
         for args in (("inspect", "p"), ("apply", "e", "p", "-o", "q")):
             done = run("-C", str(tmp_path), "patch", *args)
@@ -187,13 +205,15 @@ def test_an_interrupted_command_leaves_what_was_there(
     out = tmp_path / "folder" / "out"
     out.parent.mkdir()
     out.write_bytes(b"before")
-    api.make(None, old, new, tmp_path / "p")
+    api.make(Session(), MakePatch(old, new, tmp_path / "p"))
 
-    def interrupt(_: int) -> None:
-        raise KeyboardInterrupt
+    def interrupt(report: Progress) -> None:
+        if report.done and not report.finished:
+            raise KeyboardInterrupt
 
+    session = Session(tmp_path, interrupt)
     with pytest.raises(KeyboardInterrupt):
-        api.make(None, old, new, out, advance=interrupt)
+        api.make(session, MakePatch(old, new, out))
     with pytest.raises(KeyboardInterrupt):
-        api.apply(old, tmp_path / "p", out, advance=interrupt)
+        api.apply(session, ApplyPatch(old, "p", out))
     assert [(each.name, each.read_bytes()) for each in out.parent.iterdir()] == [("out", b"before")]

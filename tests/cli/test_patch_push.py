@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 
-from mlpack.stores.holes import holes
-from mlpack.stores.layout import validate
-from mlpack.stores.project import Project
-from mlpack.stores.references import find_image, rebuilt_bytes
-from tests.stores.registry import Registry, running
+from mlpack.project.directory import ProjectDirectory
+from mlpack.project.references import find_image, rebuilt_bytes
+from mlpack.stores.integrity import missing_blobs, validate
+from tests.registry.registry import Registry, running
 from tests.support import dense_onnx, make_project, run
 
 
@@ -24,16 +23,16 @@ def registry(tmp_path: Path) -> Iterator[Registry]:
         yield started
 
 
-def placed(root: Path, registry: Registry, *, base: bool = True) -> Project:
+def placed(root: Path, registry: Registry, *, base: bool = True) -> ProjectDirectory:
     """A project whose repository is in ``registry``."""
     made = make_project(root, base=base)
     path = made.root / "mlpack.toml"
     path.write_text(path.read_text().replace("registry.example.com", registry.host))
-    return Project(made.root)
+    return ProjectDirectory(made.root)
 
 
 @pytest.fixture
-def project(tmp_path: Path, registry: Registry) -> Project:
+def project(tmp_path: Path, registry: Registry) -> ProjectDirectory:
     """Two releases: the anchor, and a patch on it."""
     made = placed(tmp_path / "p", registry)
     for version in (1, 2):
@@ -43,49 +42,51 @@ def project(tmp_path: Path, registry: Registry) -> Project:
     return made
 
 
-def mlpack(project: Project, *args: str) -> dict[str, Any]:
+def mlpack(project: ProjectDirectory, *args: str) -> dict[str, Any]:
     done = run("-C", str(project.root), "--json", *args)
     assert done.exit_code == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
-def test_after_the_anchor_only_the_patch_is_sent(project: Project, registry: Registry) -> None:
+def test_after_the_anchor_only_the_patch_is_sent(
+    project: ProjectDirectory, registry: Registry
+) -> None:
     mlpack(project, "push", "fan:1")
     pushed = mlpack(project, "push", "fan:2")
     patch = find_image(project, "fan:2").image
     anchor = {str(each.digest) for each in patch.layers[:-1]}
     assert anchor <= set(pushed["present"])
-    assert str(patch.layers[-1].digest) in {each["digest"] for each in pushed["sent"]}
+    assert str(patch.layers[-1].digest) in {each["digest"] for each in pushed["copied"]}
     assert pushed["record"]
 
 
 def test_building_and_pushing_in_one_go_sends_no_layer_that_is_not_needed(
-    project: Project, registry: Registry, tmp_path: Path
+    project: ProjectDirectory, registry: Registry, tmp_path: Path
 ) -> None:
     mlpack(project, "push", "fan:1")
     mlpack(project, "register", str(dense_onnx(tmp_path / "model.onnx", tuned=2)))
     made = mlpack(project, "build", "fan", "--push")
     assert made["strategy"] == "patch"
-    sent = sum(each["bytes"] for each in made["pushed"]["sent"])
+    sent = sum(each["bytes"] for each in made["pushed"]["copied"])
     assert sent < 0.8 * made["candidates"]["layer"]["bytes"]
 
 
 def test_a_pulled_patch_release_is_one_here(
-    project: Project, registry: Registry, tmp_path: Path
+    project: ProjectDirectory, registry: Registry, tmp_path: Path
 ) -> None:
     pushed = mlpack(project, "push", "fan:2")
     other = placed(tmp_path / "other", registry, base=False)
     pulled = mlpack(other, "pull", pushed["reference"])
     assert (pulled["release"], pulled["digest"]) == ("fan:2", pushed["digest"])
-    assert validate(other.layout) == holes(other.layout) == ()
+    assert validate(other.layout) == missing_blobs(other.layout) == ()
     assert rebuilt_bytes(find_image(other, "fan:2")) > 100_000
     copied = mlpack(other, "copy", "fan:2", f"oci:{tmp_path}/copy:fan")
     assert copied["digest"] == pushed["digest"]
 
 
 def test_a_runner_without_a_base_makes_the_same_patch(
-    project: Project, registry: Registry, tmp_path: Path
+    project: ProjectDirectory, registry: Registry, tmp_path: Path
 ) -> None:
     base = mlpack(project, "push", "base")["reference"]
     mlpack(project, "push", "fan:1")
@@ -96,7 +97,7 @@ def test_a_runner_without_a_base_makes_the_same_patch(
         mlpack(runner, "register", str(dense_onnx(tmp_path / "model.onnx", tuned=tuned)))
     made = mlpack(runner, "build", "fan:2", "--base", base)
     assert (made["strategy"], made["digest"]) == ("patch", here["digest"])
-    assert validate(runner.layout) == holes(runner.layout) == ()
+    assert validate(runner.layout) == missing_blobs(runner.layout) == ()
     # Neither the base nor the anchor came here.
     image = find_image(runner, "fan:2").image
     assert [runner.layout.exists(each.descriptor) for each in image.layers] == [False] * 5 + [True]
@@ -110,7 +111,7 @@ def test_a_runner_without_a_base_makes_the_same_patch(
 
 
 def test_a_runner_makes_its_first_anchor_and_a_patch_on_it(
-    project: Project, registry: Registry, tmp_path: Path
+    project: ProjectDirectory, registry: Registry, tmp_path: Path
 ) -> None:
     base = mlpack(project, "push", "base")["reference"]
     runner = placed(tmp_path / "runner", registry, base=False)
@@ -122,14 +123,14 @@ def test_a_runner_makes_its_first_anchor_and_a_patch_on_it(
     for tuned in (0, 1):
         mlpack(runner, "register", str(dense_onnx(tmp_path / "model.onnx", tuned=tuned)))
         strategies.append(mlpack(runner, "build", "fan", "--base", base)["strategy"])
-    assert strategies == ["layer", "patch"]
+    assert strategies == ["packed", "patch"]
     mlpack(runner, "push", "fan:2", "--to", f"{registry.host}/new/fan")
     whole = placed(tmp_path / "whole", registry, base=False)
     mlpack(whole, "pull", f"{registry.host}/new/fan:2")
     assert validate(whole.layout) == ()
 
 
-def test_an_image_volume_of_a_patch_release(project: Project, registry: Registry) -> None:
+def test_an_image_volume_of_a_patch_release(project: ProjectDirectory, registry: Registry) -> None:
     args = ["render", "fan:2", "--target", "kubernetes", "--image-volume"]
     done = run("-C", str(project.root), *args, f"{registry.host}/edge/fan")
     assert done.exit_code == 0, done.stderr

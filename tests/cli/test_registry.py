@@ -20,17 +20,19 @@ from typing import Any
 
 import pytest
 
+from mlpack.api import registry
 from mlpack.api.copy import copy_image
-from mlpack.api.registry import Settings
+from mlpack.api.requests import Copy, ServeRegistry
+from mlpack.api.session import Progress, Session
 from mlpack.errors import UsageError
-from mlpack.oci.digest import Digest
+from mlpack.oci.descriptor import Digest
 from mlpack.oci.image import ImageConfig, build_image
-from mlpack.stores.base import put_image
-from mlpack.stores.http import Client
-from mlpack.stores.layout import LayoutStore, validate
-from mlpack.stores.project import Project
-from mlpack.stores.registries import Registries
-from mlpack.stores.releases import releases
+from mlpack.project.directory import ProjectDirectory
+from mlpack.project.references import releases
+from mlpack.registry.http import Client
+from mlpack.registry.repository import Registries
+from mlpack.stores.integrity import validate
+from mlpack.stores.store import LayoutStore, put_image
 from tests.e2e.wire import Certificate
 from tests.support import AMD64, make_project, real_layer, run, tiny_onnx
 
@@ -73,7 +75,7 @@ def test_it_serves_the_projects_releases_until_it_is_asked_to_end(
             with urllib.request.urlopen(f"http://{answer['address']}/v2/fan/tags/list") as found:
                 assert json.load(found) == {"name": "fan", "tags": ["1"]}
             process.send_signal(ended_by)
-            assert process.wait(timeout=20) == 0
+            assert process.wait(timeout=20) == 130
             assert process.stderr
             assert process.stderr.read() == ""
 
@@ -166,23 +168,24 @@ def test_beyond_this_machine_strangers_do_not_push(tmp_path: Path) -> None:
     ],
 )
 def test_who_may_push(host: str, user: str, read_only: bool, writable: bool) -> None:
-    settings = Settings(host=host, user=user, password=user, read_only=read_only)
-    assert settings.writable is writable
+    request = ServeRegistry(host, user=user, read_only=read_only)
+    assert registry.writable(request) is writable
 
 
 @pytest.mark.parametrize(
     "settings",
     [
         {"user": "edge"},
-        {"password": "x"},
-        {"user": "a:b", "password": "x"},
+        {"password_file": Path("x")},
+        {"user": "a:b", "password_file": Path("x")},
+        {"allow_delete": True, "read_only": True},
         {"certificate": Path("x")},
         {"key": Path("x")},
     ],
 )
 def test_settings_that_mean_nothing(settings: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
-        Settings(**settings)
+        registry.check(ServeRegistry(**settings))
 
 
 def test_a_port_that_is_taken_is_one_error(project: Path) -> None:
@@ -198,8 +201,20 @@ def test_an_empty_password_is_refused(project: Path, tmp_path: Path) -> None:
     (tmp_path / "password").write_text("\n")
     named = ["--user", "edge", "--password-file", str(tmp_path / "password")]
     result = run("-C", str(project), "registry", "serve", "--port", "0", *named)
-    assert result.exit_code == 2
-    assert "holds no password" in result.stderr
+    assert result.exit_code == 1
+    assert "no password" in result.stderr
+
+
+@pytest.mark.parametrize("option", ["--password-file", "--certificate", "--key"])
+def test_its_files_are_looked_for_in_the_projects_directory(project: Path, option: str) -> None:
+    files = {"--password-file": "password", "--certificate": "chain.pem", "--key": "key.pem"}
+    for name in files.values():
+        (project / name).write_text("no PEM\n")
+    (project / files[option]).unlink()
+    arguments = [part for pair in files.items() for part in pair]
+    result = run("-C", str(project), "registry", "serve", "--user", "edge", *arguments)
+    assert result.exit_code == 1
+    assert f"{project / files[option]} does not exist" in result.stderr
 
 
 def test_mlpack_pushes_to_it_and_pulls_from_it(project: Path, tmp_path: Path) -> None:
@@ -215,11 +230,13 @@ def test_mlpack_pushes_to_it_and_pulls_from_it(project: Path, tmp_path: Path) ->
         pushed = mlpack(project, "push", "fan:1", "--to", place)
         assert pushed["reference"].startswith(f"{place}@sha256:")
         again = mlpack(project, "push", "fan:1", "--to", place)
-        assert (again["sent"], len(again["present"])) == ([], 1)
+        assert (again["copied"], len(again["present"])) == ([], 1)
         mlpack(other.root, "pull", f"{place}:1")
         planned = mlpack(other.root, "diff", "none", f"{place}:1", "--engine", "podman")
     assert list(releases(LayoutStore(tmp_path / "images"), "fan")) == ["1"]
-    assert releases(other.layout, "fan")["1"] == releases(Project(project).layout, "fan")["1"]
+    assert (
+        releases(other.layout, "fan")["1"] == releases(ProjectDirectory(project).layout, "fan")["1"]
+    )
     assert planned["transfer"]["layers"] > 0
 
 
@@ -287,7 +304,7 @@ def test_what_a_project_stands_on_is_not_deleted(
         for name in ("base/manifests/latest", "model/fan/manifests/1", "release/fan/manifests/1"):
             assert _ask(f"{at}/{name}", "DELETE") == 403
         assert _ask(f"{at}/fan/manifests/1", "DELETE") == 202
-        assert sorted(Project(project).layout.tags()) == ["base", "model/fan/1"]
+        assert sorted(ProjectDirectory(project).layout.tags()) == ["base", "model/fan/1"]
 
 
 def test_an_upload_over_a_restart_is_begun_again(tmp_path: Path) -> None:
@@ -300,15 +317,14 @@ def test_an_upload_over_a_restart_is_begun_again(tmp_path: Path) -> None:
     with ExitStack() as stack:
         answer, first = stack.enter_context(serving(*store))
         port = answer["address"].split(":")[1]
-        read = most = 0
+        most = 0
         # Other blobs are sent meanwhile: those wait for the server, however long its start takes.
         there_again = threading.Event()
         there_again.set()
 
-        def restart(count: int) -> None:
-            nonlocal read, most
-            read, before = read + count, most
-            most = max(read, most)
+        def restart(report: Progress) -> None:
+            nonlocal most
+            before, most = most, max(report.done, most)
             if before < 10_000_000 <= most:
                 there_again.clear()
                 first.kill()
@@ -319,10 +335,12 @@ def test_an_upload_over_a_restart_is_begun_again(tmp_path: Path) -> None:
         def pause(seconds: float) -> None:
             there_again.wait(60)
 
+        here = Session(tmp_path, restart)
         with Registries(Client(sleep=pause)) as registries:
+            here.registries = registries
             place = f"{answer['address']}/big:1"
-            copy_image(None, registries, f"oci:{layout.root}:x", place, advance=restart)
-            counted = registries.counted
+            copied = copy_image(here, Copy(f"oci:{layout.root}:x", place))
+            counted = copied.traffic
         assert counted.sent > len(content) + 1_000_000, "begun again from its first byte"
         there = LayoutStore(tmp_path / "there")
         assert validate(there) == ()

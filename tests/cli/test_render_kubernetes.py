@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,14 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from mlpack.stores.project import Project
-from tests.doubles.authority import served
-from tests.doubles.cluster import ApiServer, kubeconfig
-from tests.e2e.wire import Certificate
+from mlpack.project.directory import ProjectDirectory
+from tests.doubles.cluster import Kubectl, install
 from tests.support import make_project, run, tiny_onnx
 
 BASE = "registry.example.com/edge/base"
 
 
-def made(folder: Path, settings: str = "", name: str = "fan") -> Project:
+def made(folder: Path, settings: str = "", name: str = "fan") -> ProjectDirectory:
     project = make_project(folder, settings=settings, name=name)
     model = tiny_onnx(folder / "m.onnx")
     assert run("-C", str(project.root), "register", str(model)).exit_code == 0
@@ -29,13 +28,13 @@ def made(folder: Path, settings: str = "", name: str = "fan") -> Project:
     return project
 
 
-def text(project: Project, *args: str) -> str:
+def text(project: ProjectDirectory, *args: str) -> str:
     done = run("-C", str(project.root), "render", "--target", "kubernetes", *args)
     assert done.exit_code == 0, done.output
     return done.stdout
 
 
-def objects(project: Project, *args: str) -> dict[str, Any]:
+def objects(project: ProjectDirectory, *args: str) -> dict[str, Any]:
     """The objects by kind, each accepted by the API's schemas of four versions."""
     found = list(yaml.safe_load_all(text(project, *args)))
     for each in found:
@@ -48,7 +47,7 @@ def pod(found: dict[str, Any]) -> Any:  # noqa: ANN401  # a JSON document
     return (found.get("Deployment") or found["DaemonSet"])["spec"]["template"]["spec"]
 
 
-def error(project: Project, *args: str) -> str:
+def error(project: ProjectDirectory, *args: str) -> str:
     done = run("-C", str(project.root), "render", *args)
     assert done.exit_code in (1, 2), done.output
     assert done.stdout == ""
@@ -124,6 +123,7 @@ depot = { site = "depot-3" }
         ({"MQTT_BROKER": "10.0.0.5:1884"}, "", {"to": "10.0.0.5/32", "port": 1884}),
         ({"MQTT_BROKER": "mqtts://[fd00::5]"}, "", {"to": "fd00::5/128", "port": 8883}),
         ({"MQTT_BROKER": "broker.iot"}, "", {"port": 1883}),
+        ({"MQTT_HOST": "10.0.0.5", "MQTT_PORT": "1884"}, "", {"to": "10.0.0.5/32", "port": 1884}),
         ({"MQTT_BROKER": "broker", "MQTT_CA": "/ca"}, "", {"port": 8883}),
         (
             {"MQTT_BROKER": "mosquitto.iot"},
@@ -187,8 +187,8 @@ def test_the_release_as_an_image_volume(tmp_path: Path) -> None:
         ('[module]\nenv = { MLPACK_PORT = "80" }\n', (), "MLPACK_PORT moves the port"),
         ('[module]\nenv = { MQTT_BROKER = ":1883" }\n', (), "names no host"),
         ('[module]\nname = "3d"\n', (), "'3d' cannot be the name of a Service"),
-        ('[kubernetes]\nnamespace = "Edge"\n', (), "kubernetes.namespace: 'Edge' cannot be a name"),
-        ('[kubernetes]\nservice = "Ingress"\n', (), "is none of ClusterIP, NodePort"),
+        ('[kubernetes]\nnamespace = "Edge"\n', (), "kubernetes.namespace: 'Edge' is not a name"),
+        ('[kubernetes]\nservice = "Ingress"\n', (), "is 'Ingress', not ClusterIP or NodePort"),
         ('[kubernetes.groups]\nx = { "a b" = "c" }\n', (), "cannot be a label"),
         ("", ("--layered",), "--layered is for IoT Edge"),
         ("", ("--device-group", "vans"), "mlpack.toml has no device group"),
@@ -215,76 +215,63 @@ def test_what_has_no_meaning_there_is_said(tmp_path: Path) -> None:
     assert "--apply" in error(project, "fan", "--apply")
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    return Certificate.made(tmp_path_factory.mktemp("cluster") / "tls")
-
-
 @pytest.fixture
-def cluster(
-    tmp_path: Path, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[ApiServer]:
-    server = ApiServer()
-    with served(server.answer, certificate) as url:
-        path = kubeconfig(tmp_path / "kubeconfig", url, server, certificate)
-        monkeypatch.setenv("KUBECONFIG", str(path))
-        yield server
+def kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kubectl:
+    found = install(tmp_path / "bin")
+    monkeypatch.setenv("PATH", f"{found.folder}:{os.environ['PATH']}")
+    return found
 
 
-@pytest.mark.filterwarnings("default")  # the client's own
-def test_applying_is_asked_for_checked_and_then_kept(tmp_path: Path, cluster: ApiServer) -> None:
+def test_applying_is_asked_for_checked_and_then_kept(tmp_path: Path, kubectl: Kubectl) -> None:
     project = made(tmp_path / "fan")
     apply = ("-C", str(project.root), "render", "--target", "kubernetes", "--apply")
-    assert "say --yes" in run(*apply).stderr
-    assert cluster.seen == []
+    assert "--yes" in run(*apply).stderr
+    assert kubectl.calls == [["config", "current-context"]]
     tried = run(*apply, "--dry-run")
     assert tried.exit_code == 0, tried.output
     assert tried.stdout.splitlines()[-1] == "Deployment edge/fan created (dry run)"
-    assert cluster.objects == {}
+    assert kubectl.objects == {}
     done = run(*apply, "--yes", "--json")
     assert done.exit_code == 0, done.output
     assert [each["created"] for each in json.loads(done.stdout)["applied"]] == [True] * 3
-    assert set(cluster.objects) == {
-        ("edge", kind, "fan") for kind in ("NetworkPolicy", "Service", "Deployment")
+    assert set(kubectl.objects) == {
+        f"edge/{kind}/fan" for kind in ("NetworkPolicy", "Service", "Deployment")
     }
-    assert cluster.objects["edge", "Deployment", "fan"] == objects(project)["Deployment"]
+    spec = objects(project)["Deployment"]["spec"]
+    assert kubectl.objects["edge/Deployment/fan"]["spec"] == spec
     assert run(*apply, "--yes").stdout.splitlines()[-1] == "Deployment edge/fan configured"
-    last = cluster.seen[-1]
-    assert last.query == {"fieldManager": "mlpack", "fieldValidation": "Strict"}
-    assert cluster.token not in done.output
 
 
-@pytest.mark.filterwarnings("default")
-def test_a_cluster_that_refuses_is_one_error_and_a_hint(tmp_path: Path, cluster: ApiServer) -> None:
+def test_a_cluster_that_refuses_is_one_error_and_a_hint(tmp_path: Path, kubectl: Kubectl) -> None:
     project = made(tmp_path / "fan", '[kubernetes]\nnamespace = "nowhere"\n')
     apply = ("-C", str(project.root), "render", "--target", "kubernetes", "--apply", "--yes")
     refused = run(*apply)
     assert refused.exit_code == 1
-    assert 'nowhere/fan is refused (404): namespaces "nowhere" not found' in refused.stderr
-    assert "refused (401): Unauthorized" in run(*apply, "--context", "locked-out").stderr
-    assert "one of: edge, locked-out" in run(*apply, "--context", "other").stderr
+    assert 'namespaces "nowhere" not found' in refused.stderr
+    assert "[kubernetes] namespace" in refused.stderr
+    assert "Unauthorized" in run(*apply, "--context", "locked-out").stderr
+    other = run(*apply, "--context", "other").stderr
+    assert 'context "other" does not exist' in other
+    assert "kubectl config get-contexts" in other
     path = project.root / "mlpack.toml"
     path.write_text(path.read_text().replace("nowhere", "edge"))
-    cluster.owned.add("Deployment")
+    kubectl.own("Deployment")
     conflict = run(*apply)
-    assert "Deployment edge/fan is refused (409): Apply failed with 1 conflict" in conflict.stderr
+    assert "Apply failed with 1 conflict" in conflict.stderr
     assert "--force-conflicts" in conflict.stderr
-    assert ("edge", "Deployment", "fan") not in cluster.objects
+    assert "edge/Deployment/fan" not in kubectl.objects
+    kubectl.hang_up()
+    away = run(*apply)
+    assert away.exit_code == 1
+    assert "Unable to connect to the server" in away.stderr
+    assert "set KUBECONFIG" in away.stderr
 
 
-@pytest.mark.filterwarnings("default")
-def test_no_cluster_is_one_error(
-    tmp_path: Path, cluster: ApiServer, monkeypatch: pytest.MonkeyPatch, certificate: Certificate
-) -> None:
+def test_without_kubectl_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = made(tmp_path / "fan")
+    monkeypatch.setenv("PATH", "/nowhere")
     apply = ("-C", str(project.root), "render", "--target", "kubernetes", "--apply", "--yes")
-    away = kubeconfig(tmp_path / "away", "https://localhost:1", cluster, certificate)
-    monkeypatch.setenv("KUBECONFIG", str(away))
     done = run(*apply)
     assert done.exit_code == 1
-    assert "error: edge does not answer" in done.stderr
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
-    assert "there is no kubeconfig" in run(*apply).stderr
-    (tmp_path / "bad").write_text("{}")
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "bad"))
-    assert run(*apply).exit_code == 1
+    assert "error: kubectl is not installed" in done.stderr
+    assert "-o FILE" in done.stderr

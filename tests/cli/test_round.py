@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from mlpack.model.version import ModelVersion
-from mlpack.stores.models import ModelStore
-from mlpack.stores.project import Project
+from mlpack.project.directory import ModelStore, ProjectDirectory
 from tests.runtime.models import two_inputs
 from tests.support import make_project, run
 
@@ -94,7 +93,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def project(trained: Path, tmp_path: Path) -> Project:
+def project(trained: Path, tmp_path: Path) -> ProjectDirectory:
     made = make_project(tmp_path / "fan", base=False)
     for each in ("1.onnx", "2.onnx"):
         done = run("-C", str(made.root), "register", str(trained / each), "--metric", "loss=0.5")
@@ -102,25 +101,25 @@ def project(trained: Path, tmp_path: Path) -> Project:
     return made
 
 
-def rounded(project: Project, check: Path, *args: str, exact: str = "fan:2") -> Any:  # noqa: ANN401
+def rounded(project: ProjectDirectory, check: Path, *args: str, exact: str = "fan:2") -> Any:  # noqa: ANN401
     return run(
         *("-C", str(project.root), "round", exact, "--onto", "fan:1", "--check", str(check)), *args
     )
 
 
-def versions(project: Project) -> list[ModelVersion]:
+def versions(project: ProjectDirectory) -> list[ModelVersion]:
     return list(ModelStore(project.layout).versions("fan"))
 
 
 def test_what_was_checked_is_registered_and_its_patch_is_a_fraction(
-    project: Project, trained: Path, tmp_path: Path
+    project: ProjectDirectory, trained: Path, tmp_path: Path
 ) -> None:
     check = trained / "check.npz"
     done = rounded(project, check, "--max-error", "0.02", "--min-agreement", "99%", "--json")
     assert done.exit_code == 0, done.stderr
     found = json.loads(done.stdout)
     record = found["registered"]["derived"]
-    assert found["exact_patch"] >= 4 * record["rounded_patch"]
+    assert found["exact_patch_bytes"] >= 4 * record["rounded_patch"]
     exact, anchor, made = (versions(project)[each] for each in (1, 0, 2))
     assert record["exact"] == {"version": "fan:2", "digest": str(exact.digest)}
     assert record["anchor"] == {"version": "fan:1", "digest": str(anchor.digest)}
@@ -129,8 +128,13 @@ def test_what_was_checked_is_registered_and_its_patch_is_a_fraction(
     assert 0 < record["max_error"] <= 0.02 == record["max_error_allowed"]
     assert 0.99 <= record["agreement"] <= 1
     assert min(record["exact_accuracy"], record["rounded_accuracy"]) > 0.5
-    assert [each["keep_bits"] for each in found["attempts"]] == list(range(record["keep_bits"] + 1))
-    assert all(each["broken"] for each in found["attempts"][:-1])
+    found_again = rounded(project, check, "--keep-bits", "2", "--min-accuracy", "50%", "--json")
+    assert json.loads(found_again.stdout)["registered"]["derived"]["accuracy_wanted"] == 0.5
+    for each, point in zip(found["attempts"], record["curve"], strict=True):
+        assert (each["patch_bytes"], each["max_error"]) == (point["patch"], point["max_error"])
+        assert bool(each["broken"]) == (each["patch_bytes"] < record["rounded_patch"])
+    errors = [each["max_error"] for each in record["curve"]]
+    assert errors == sorted(errors, reverse=True)
     assert (made.metrics, made.signature) == ({}, exact.signature)
     # What devices rebuild from the patch is what was scored, byte for byte.
     args = ("patch", "make", "fan:1", "fan:3", "-o", str(tmp_path / "p"))
@@ -155,7 +159,7 @@ def _answers(path: Path, check: Path) -> Array:
 
 
 def test_the_record_is_shown_and_survives_registering_again(
-    project: Project, trained: Path
+    project: ProjectDirectory, trained: Path
 ) -> None:
     check = trained / "check.npz"
     done = rounded(project, check, "--max-error", "0.05")
@@ -166,8 +170,10 @@ def test_the_record_is_shown_and_survives_registering_again(
     assert "rounded from   fan:2" in shown
     assert "(0.05 allowed)" in shown
     assert "accuracy" in shown
-    blob = project.layout.path(_blob(before))
-    assert run("-C", str(project.root), "register", str(blob)).stdout == "fan:3\n"
+    assert "curve" in shown
+    copy = trained / "copy.onnx"
+    copy.write_bytes(project.layout.path(_blob(before)).read_bytes())
+    assert run("-C", str(project.root), "register", str(copy)).stdout == "fan:3\n"
     assert versions(project)[2].derived == before.derived
     done = rounded(project, check, "--max-error", "0.05")
     assert (done.exit_code, done.stdout) == (0, "fan:3\n")
@@ -178,12 +184,12 @@ def test_the_record_is_shown_and_survives_registering_again(
 
 
 def _blob(version: ModelVersion) -> Any:  # noqa: ANN401
-    from mlpack.stores.models import blob
+    from mlpack.project.directory import blob
 
     return blob(version.files[0])
 
 
-def test_beyond_the_bounds_nothing_is_registered(project: Project, trained: Path) -> None:
+def test_beyond_the_bounds_nothing_is_registered(project: ProjectDirectory, trained: Path) -> None:
     check = trained / "check.npz"
     for args in (
         ("--max-error", "0"),
@@ -196,14 +202,14 @@ def test_beyond_the_bounds_nothing_is_registered(project: Project, trained: Path
         assert len(versions(project)) == 2
 
 
-def test_a_dry_run_shows_every_number_of_bits(project: Project, trained: Path) -> None:
+def test_a_dry_run_shows_several_sizes(project: ProjectDirectory, trained: Path) -> None:
     done = rounded(project, trained / "check.npz", "--dry-run", "--json")
     found = json.loads(done.stdout)
-    sizes = [each["patch"] for each in found["attempts"]]
+    sizes = [each["patch_bytes"] for each in found["attempts"]]
     assert sizes == sorted(sizes)
-    assert sizes[0] * 8 < found["exact_patch"]
-    errors = [each["max_error"] for each in found["attempts"]]
-    assert errors[-1] * 16 < errors[0]
+    assert sizes[0] * 8 < found["exact_patch_bytes"]
+    dropped = [each["max_error"] for each in found["attempts"]]
+    assert dropped[-1] * 16 < dropped[0]
     assert found["registered"] is None
     assert len(versions(project)) == 2
     text = rounded(project, trained / "check.npz", "--dry-run", "--max-error", "0.02").stdout
@@ -231,16 +237,17 @@ def test_a_model_with_external_data_is_rounded_in_its_data(trained: Path, tmp_pa
 @pytest.mark.parametrize(
     ("args", "status", "said"),
     [
-        ((), 2, "not said how far"),
-        (("--max-error", "nan"), 2, "is no bound"),
-        (("--max-error", "-1"), 2, "is no bound"),
+        ((), 2, "no bound says how far"),
+        (("--max-error", "nan"), 2, "--max-error must be a number"),
+        (("--max-error", "-1"), 2, "--max-error must be a number"),
         (("--max-error", "1", "--keep-bits", "99"), 2, "cannot be kept"),
         (("--max-error", "1", "--version", "2"), 1, "holds other content"),
+        (("--max-error", "1", "--keep-bits", "nan"), 2, "cannot be kept"),
         (("--max-error", "1", "--min-agreement", "lots"), 2, "is not a share"),
     ],
 )
 def test_what_makes_no_sense_is_said(
-    project: Project, trained: Path, args: tuple[str, ...], status: int, said: str
+    project: ProjectDirectory, trained: Path, args: tuple[str, ...], status: int, said: str
 ) -> None:
     done = rounded(project, trained / "check.npz", *args)
     assert (done.exit_code, done.stdout) == (status, ""), done.stderr
@@ -248,7 +255,7 @@ def test_what_makes_no_sense_is_said(
     assert len(versions(project)) == 2
 
 
-def test_versions_that_cannot_be_rounded(project: Project, trained: Path) -> None:
+def test_versions_that_cannot_be_rounded(project: ProjectDirectory, trained: Path) -> None:
     check, bound = trained / "check.npz", ("--max-error", "0.05")
     done = rounded(project, check, *bound, exact="fan:1")
     assert (done.exit_code, "the same content" in done.stderr) == (1, True)
@@ -269,7 +276,7 @@ ROWS = np.zeros((3, INPUTS), np.float32)
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [
-        ({"x": ROWS.astype(float)}, "holds float64, and not float32"),
+        ({"x": ROWS.astype(float)}, "holds float64, not float32"),
         ({"x": ROWS[:, :5]}, "has shape [3, 5]; the model takes x tensor(float) [N, 64]"),
         ({"x": ROWS[0]}, "has shape [64]"),
         ({"x": ROWS[:0]}, "there are no rows"),
@@ -277,12 +284,12 @@ ROWS = np.zeros((3, INPUTS), np.float32)
         ({"a": ROWS, "b": ROWS}, "no array for input 'x' (there is: a, b)"),
         ({"labels": np.zeros(3)}, "no array for input 'x' (there is: no array)"),
         ({"x": ROWS, "labels": np.zeros(4)}, "4 labels for 3 decisions"),
-        ({"x": np.array([{}, None])}, "'x.npy' is no array of numbers or texts"),
+        ({"x": np.array([{}, None])}, "'x.npy' is not an array of numbers"),
         ({}, "holds no array"),
     ],
 )
 def test_check_data_that_does_not_fit_is_said(
-    project: Project, tmp_path: Path, arrays: dict[str, Array], said: str
+    project: ProjectDirectory, tmp_path: Path, arrays: dict[str, Array], said: str
 ) -> None:
     path = tmp_path / "check.npz"
     np.savez(path, allow_pickle=True, **arrays)
@@ -294,7 +301,7 @@ def test_check_data_that_does_not_fit_is_said(
 
 
 def test_check_data_that_is_no_such_file_is_said(
-    project: Project, trained: Path, tmp_path: Path
+    project: ProjectDirectory, trained: Path, tmp_path: Path
 ) -> None:
     whole = (trained / "check.npz").read_bytes()
     (tmp_path / "text").write_text("no zip")
@@ -309,30 +316,30 @@ def test_check_data_that_is_no_such_file_is_said(
 
 
 def test_an_archive_that_unpacks_to_very_much_is_refused_before_it_does(
-    project: Project, tmp_path: Path
+    project: ProjectDirectory, tmp_path: Path
 ) -> None:
     import zipfile
 
     path = tmp_path / "bomb.npz"
-    with (
-        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
-        archive.open("x.npy", "w", force_zip64=True) as out,
-    ):
-        for _ in range(80):
-            out.write(bytes(1 << 26))
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x.npy", b"")
+        # What the archive's directory says, as it would of a member that is so large.
+        archive.infolist()[0].file_size = 5 << 30
     done = rounded(project, path, "--max-error", "1")
     assert done.exit_code == 1
     assert "unpacks to more than 4 GiB" in done.stderr
 
 
 def test_the_only_array_needs_no_name_and_labels_are_not_needed(
-    project: Project, tmp_path: Path
+    project: ProjectDirectory, tmp_path: Path
 ) -> None:
     np.savez_compressed(tmp_path / "check.npz", readings(40, 9)[0])
     done = rounded(project, tmp_path / "check.npz", "--max-error", "0.05", "--json")
     assert done.exit_code == 0, done.stderr
     record = json.loads(done.stdout)["registered"]["derived"]
     assert (record["rows"], record["exact_accuracy"]) == (40, None)
+    done = rounded(project, tmp_path / "check.npz", "--min-accuracy", "50%")
+    assert (done.exit_code, "check.npz has no labels" in done.stderr) == (1, True)
 
 
 def test_a_model_without_numbers_has_nothing_to_round(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from mlpack.stores.project import Project
+from mlpack.installation import install_command
+from mlpack.project.directory import ProjectDirectory
 from tests.e2e.engines import free_port
 from tests.support import make_project, run, tiny_onnx
 
@@ -33,7 +34,7 @@ SECONDS = 60
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
+def project(tmp_path: Path) -> ProjectDirectory:
     """A project with one version of a bare model, one with a script, one whose script is broken."""
     made = make_project(tmp_path / "project", base=False)
     script, broken = tmp_path / "score.py", tmp_path / "broken.py"
@@ -47,7 +48,7 @@ def project(tmp_path: Path) -> Project:
 
 
 @contextmanager
-def serving(project: Project, *args: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def serving(project: ProjectDirectory, *args: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The command, started, and what it printed first."""
     temporary = project.root / "tmp"
     temporary.mkdir(exist_ok=True)
@@ -77,14 +78,17 @@ def ask(url: str, body: bytes) -> object:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_scores_and_ends_when_asked(project: Project, number: signal.Signals) -> None:
+def test_it_scores_and_ends_when_asked(project: ProjectDirectory, number: signal.Signals) -> None:
     port = free_port()
-    with serving(project, "fan:1", "--port", str(port)) as (process, url):
+    with serving(project, "fan:1", "--port", str(port)) as (process, page):
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[-1]
+        assert page == f"page    http://127.0.0.1:{port}/"
         assert url == f"http://127.0.0.1:{port}/score"
         assert ask(url, b'{"data": [[1, 2, 3, 4]]}') == {"result": [[20.5]]}
         process.send_signal(number)
         _, said = process.communicate(timeout=SECONDS)
-    assert process.returncode == 0
+    assert process.returncode == 130
     assert "ending fan:1" in said
     assert "Traceback" not in said
     assert list((project.root / "tmp").iterdir()) == []
@@ -92,7 +96,7 @@ def test_it_scores_and_ends_when_asked(project: Project, number: signal.Signals)
         socket.create_connection(("127.0.0.1", port))
 
 
-def test_a_script_finds_what_it_finds_in_a_container(project: Project) -> None:
+def test_a_script_finds_what_it_finds_in_a_container(project: ProjectDirectory) -> None:
     port = str(free_port())
     way = ["--port", port, "--env", "SAID=this=that", "--json"]
     with serving(project, "fan:2", *way) as (process, first):
@@ -100,26 +104,29 @@ def test_a_script_finds_what_it_finds_in_a_container(project: Project) -> None:
         document = json.loads(first + "".join(iter(process.stdout.readline, "}\n")) + "}")
         assert (document["name"], document["version"]) == ("fan", "2")
         answer = ask(document["url"], b"{}")
+        assert document["page"] == f"http://127.0.0.1:{port}/"
     files = ["azureml-models", "mlpack.json", "score.py"]
     assert answer == {"said": "this=that", "there": files}
 
 
-def test_a_script_that_does_not_start_is_said_with_what_is_missing(project: Project) -> None:
+def test_a_script_that_does_not_start_is_said_with_what_is_missing(
+    project: ProjectDirectory,
+) -> None:
     (project.root / "requirements.in").write_text("numpy\nabsent>=2\nother; sys_platform=='no'\n")
     with serving(project, "fan:3", "--port", str(free_port())) as (process, url):
         _, said = process.communicate(timeout=SECONDS)
     assert (process.returncode, url) == (1, "")
     first, *_, error, hint = said.splitlines()
     command = f"-m pip install -r {project.root}/requirements.in"
-    assert first.startswith("not installed here: absent>=2; mend it: ")
+    assert first.startswith("not installed here: absent>=2; ")
     assert first.endswith(command)
     assert "No module named 'absent'" in said
     assert error == "error: the runtime ended with status 1 before it answered"
-    assert hint.startswith("hint: its last words are above; perhaps it lacks absent>=2: ")
+    assert "perhaps it lacks absent>=2: " in hint
     assert hint.endswith(command)
 
 
-def test_a_runtime_that_ends_by_itself_is_an_error(project: Project) -> None:
+def test_a_runtime_that_ends_by_itself_is_an_error(project: ProjectDirectory) -> None:
     with serving(project, "fan:1", "--port", str(free_port())) as (process, _):
         children = subprocess.run(
             ["ps", "-o", "pid=", "--ppid", str(process.pid)],
@@ -134,7 +141,7 @@ def test_a_runtime_that_ends_by_itself_is_an_error(project: Project) -> None:
 
 
 def test_what_is_wrong_is_said_before_anything_starts(
-    project: Project, monkeypatch: pytest.MonkeyPatch
+    project: ProjectDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(*args: str) -> list[str]:
         done = run("-C", str(project.root), "serve", *args)
@@ -150,11 +157,13 @@ def test_what_is_wrong_is_said_before_anything_starts(
     monkeypatch.setattr("mlpack.api.serve._IMPORTED", ("orjson", "absent"))
     assert refused("fan:1") == [
         "error: the runtime needs absent, not installed here",
-        "hint: pip install 'mlpack-edge[serve]'",
+        f"hint: install the extra serve: {install_command('serve')}",
     ]
 
 
-def test_a_file_that_changed_in_the_store_is_not_served(project: Project, tmp_path: Path) -> None:
+def test_a_file_that_changed_in_the_store_is_not_served(
+    project: ProjectDirectory, tmp_path: Path
+) -> None:
     blob = next(
         each
         for each in (project.layout.root / "blobs" / "sha256").iterdir()

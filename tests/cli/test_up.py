@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.render.test_local import IMAGE, entry, whole
+from tests.iotedge.test_local import IMAGE, entry, whole
 from tests.support import make_project, run
 
 pytest.importorskip("docker")
+
+
+@pytest.fixture(autouse=True)
+def compose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """A ``docker`` whose Compose says its version, and refuses to do anything else."""
+
+    def install(version: str) -> None:
+        program = tmp_path / "bin" / "docker"
+        program.parent.mkdir(exist_ok=True)
+        asked = 'test "$*" = "compose version --short"'
+        program.write_text(f"#!/bin/sh\n{asked} && test -n '{version}' && echo {version}\n")
+        program.chmod(0o755)
+
+    install("2.26.1-4")
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin", prepend=":")
+    return install
+
 
 NOBODY = "tcp://127.0.0.1:1"
 FAN = {"fan": entry()}
@@ -52,7 +70,7 @@ def refused(*args: str, status: int = 1) -> tuple[str, str]:
         ),
         (
             whole({}),
-            "the deployment has no module but IoT Edge's own",
+            "the deployment has no modules except IoT Edge's own",
             "mlpack render NAME -o deployment.json",
         ),
     ],
@@ -68,8 +86,41 @@ def test_a_manifest_that_cannot_run(
 
 def test_a_manifest_that_is_not_there(tmp_path: Path) -> None:
     said, hint = refused("-C", str(tmp_path), "up", "vans.json")
-    assert said == f"{tmp_path}/vans.json is not there"
+    assert said == f"{tmp_path}/vans.json does not exist"
     assert hint == "write it with: mlpack render NAME -o deployment.json"
+
+
+@pytest.mark.parametrize("command", ["up", "down"])
+@pytest.mark.parametrize(
+    ("version", "found"), [("", ""), ("1.29.2", " (found: 1.29.2)"), ("dev", " (found: dev)")]
+)
+def test_compose_is_looked_for_before_anything_is_done(
+    tmp_path: Path,
+    compose: Callable[[str], None],
+    command: str,
+    version: str,
+    found: str,
+) -> None:
+    (tmp_path / "deployment.json").write_bytes(whole(FAN))
+    compose(version)
+    said, hint = refused("-C", str(tmp_path), command)
+    assert said == f"docker compose version 2 is not installed{found}"
+    assert "apt-get install docker-compose (Debian 13)" in hint
+    assert not (tmp_path / ".mlpack").exists()
+
+
+def test_no_docker_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "deployment.json").write_bytes(whole(FAN))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert refused("-C", str(tmp_path), "up")[0] == "docker is not installed"
+
+
+def test_a_setting_compose_cannot_express_is_named_before_docker_is_asked(tmp_path: Path) -> None:
+    options = json.dumps({"HostConfig": {"Links": ["a:b"]}})
+    settings = {"image": IMAGE, "createOptions": options}
+    (tmp_path / "deployment.json").write_bytes(whole({"fan": entry() | {"settings": settings}}))
+    said, _ = refused("-C", str(tmp_path), "up")
+    assert said.endswith("createOptions.HostConfig.Links: has no equivalent in Docker Compose")
 
 
 @pytest.mark.parametrize("command", ["up", "down"])
@@ -113,5 +164,5 @@ def test_what_is_left_out_is_said_before_docker_is_asked(
     assert lines[:3] == [
         "edgeAgent is not started: it needs an IoT Edge device",
         "edgeHub is not started: it needs an IoT Edge device",
-        "route up is skipped, there is no edgeHub: FROM /messages/* INTO $upstream",
+        "route up is skipped, because edgeHub does not run here: FROM /messages/* INTO $upstream",
     ]

@@ -11,18 +11,14 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from mlpack.stores.models import ModelStore
-from mlpack.stores.project import Project
+from mlpack.azure.workspace_file import read_workspace_file
+from mlpack.json_document import document
+from mlpack.project.directory import ModelStore, ProjectDirectory
 from tests.doubles import aml
 from tests.doubles.authority import served
 from tests.e2e.wire import Certificate
-from tests.stores.registry import running
+from tests.registry.registry import running
 from tests.support import make_project, run, tiny_onnx
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    return Certificate.made(tmp_path_factory.mktemp("aml") / "tls", "*.blob.localhost")
 
 
 @pytest.fixture
@@ -55,19 +51,19 @@ def azure(certificate: Certificate, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
+def project(tmp_path: Path) -> ProjectDirectory:
     made = make_project(tmp_path / "fan")
     tiny_onnx(made.root / "fan.onnx")
     return made
 
 
-def register(project: Project, *args: str) -> Result:
+def register(project: ProjectDirectory, *args: str) -> Result:
     return run("-C", str(project.root), "register", *args)
 
 
-def version(project: Project, name: str) -> dict[str, object]:
+def version(project: ProjectDirectory, name: str) -> dict[str, object]:
     model, _, number = name.partition(":")
-    return ModelStore(project.layout).get(model, number).to_json()
+    return document(ModelStore(project.layout).get(model, number))
 
 
 def kept(azure: aml.AzureML, name: str, number: str) -> tuple[dict[str, str], dict[str, str]]:
@@ -79,7 +75,9 @@ def kept(azure: aml.AzureML, name: str, number: str) -> tuple[dict[str, str], di
     return tags, properties
 
 
-def test_a_model_is_registered_here_and_there(project: Project, azure: aml.AzureML) -> None:
+def test_a_model_is_registered_here_and_there(
+    project: ProjectDirectory, azure: aml.AzureML
+) -> None:
     args = ["fan.onnx", "--metric", "accuracy=0.98", "--tag", "stage=lab"]
     done = register(project, *args, "--workspace", azure.workspace)
     assert done.exit_code == 0, done.output
@@ -101,7 +99,7 @@ def test_a_model_is_registered_here_and_there(project: Project, azure: aml.Azure
     assert here["azureml"].endswith(uri)
 
 
-def test_registering_again_sends_no_file(project: Project, azure: aml.AzureML) -> None:
+def test_registering_again_sends_no_file(project: ProjectDirectory, azure: aml.AzureML) -> None:
     for _ in range(2):
         azure.requests.clear()
         assert register(project, "fan.onnx", "--workspace", azure.workspace).stdout == "fan:1\n"
@@ -110,7 +108,7 @@ def test_registering_again_sends_no_file(project: Project, azure: aml.AzureML) -
 
 
 def test_a_directory_and_an_estimators_onnx_go_there_and_no_pickle(
-    project: Project, azure: aml.AzureML
+    project: ProjectDirectory, azure: aml.AzureML
 ) -> None:
     (project.root / "detector").mkdir()
     tiny_onnx(project.root / "detector" / "model.onnx")
@@ -126,7 +124,7 @@ def test_a_directory_and_an_estimators_onnx_go_there_and_no_pickle(
 
 
 def test_two_machines_and_one_workspace_agree_on_versions(
-    project: Project, azure: aml.AzureML, tmp_path: Path
+    project: ProjectDirectory, azure: aml.AzureML, tmp_path: Path
 ) -> None:
     register(project, "fan.onnx", "--workspace", azure.workspace)
     other = make_project(tmp_path / "other")
@@ -138,7 +136,7 @@ def test_two_machines_and_one_workspace_agree_on_versions(
 
 
 def test_a_version_there_with_other_files_is_never_replaced(
-    project: Project, azure: aml.AzureML, tmp_path: Path
+    project: ProjectDirectory, azure: aml.AzureML, tmp_path: Path
 ) -> None:
     register(project, "fan.onnx", "--workspace", azure.workspace)
     before = dict(azure.models)
@@ -147,13 +145,13 @@ def test_a_version_there_with_other_files_is_never_replaced(
     register(other, "fan.onnx")
     done = register(other, "fan.onnx", "--workspace", azure.workspace)
     assert done.exit_code == 1
-    assert "the workspace has fan:1 with other files" in done.stderr
+    assert "the workspace already has fan:1, with different files" in done.stderr
     assert len(done.stderr.splitlines()) <= 3
     assert azure.models == before
 
 
 def test_an_upload_that_fails_leaves_no_version_and_is_taken_up(
-    project: Project, azure: aml.AzureML
+    project: ProjectDirectory, azure: aml.AzureML
 ) -> None:
     azure.container.full = True
     done = register(project, "fan.onnx", "--workspace", azure.workspace)
@@ -167,7 +165,7 @@ def test_an_upload_that_fails_leaves_no_version_and_is_taken_up(
 
 
 def test_a_model_comes_from_the_workspace_with_all_that_is_said_of_it(
-    project: Project, azure: aml.AzureML, tmp_path: Path
+    project: ProjectDirectory, azure: aml.AzureML, tmp_path: Path
 ) -> None:
     args = ["--metric", "accuracy=0.98", "--tag", "stage=lab", "--source-commit", "abc"]
     register(project, "fan.onnx", *args, "--workspace", azure.workspace)
@@ -187,7 +185,60 @@ def test_a_model_comes_from_the_workspace_with_all_that_is_said_of_it(
     assert version(other, "fan:1") == before
 
 
-def test_a_model_comes_from_a_registry(project: Project, azure: aml.AzureML) -> None:
+def config_json(path: Path, place: str) -> None:
+    names = ("subscription_id", "resource_group", "workspace_name")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(dict(zip(names, place.split("/"), strict=True))))
+
+
+def test_the_workspace_of_config_json_is_the_default(
+    project: ProjectDirectory, azure: aml.AzureML, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config_json(project.root / "config.json", "wrong/ml/lab")
+    config_json(project.root.parent / ".azureml" / "config.json", azure.workspace)
+    done = register(project, "fan.onnx", "--workspace", ".")
+    assert done.exit_code == 0, done.output
+    assert list(azure.models) == [("fan", "1")]
+    # Without --workspace nothing is sent.
+    assert register(project, "fan.onnx", "--name", "other").exit_code == 0
+    assert list(azure.models) == [("fan", "1")]
+    assert register(project, "azureml:fan:1").stdout == "fan:1\n"
+    # Options and variables come first.
+    assert register(project, "azureml:fan:1", "--workspace", "config.json").exit_code == 1
+    monkeypatch.setenv("MLPACK_WORKSPACE", "wrong/ml/lab")
+    assert register(project, "azureml:fan:1").exit_code == 1
+
+
+def test_config_json_of_the_first_sdk_has_a_scope(project: ProjectDirectory) -> None:
+    path = project.root / "config.json"
+    scope = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices"
+    path.write_text(json.dumps({"Id": None, "Scope": f"{scope}/workspaces/w"}))
+    assert read_workspace_file(path) == "s/g/w"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "is not a JSON object"),
+        ('{"subscription_id": "s", "resource_group": "g"}', "no valid workspace_name"),
+        (
+            '{"subscription_id": "s/t", "resource_group": "g", "workspace_name": "w"}',
+            "subscription",
+        ),
+        ('{"subscription_id": 1, "resource_group": "g", "workspace_name": "w"}', "subscription_id"),
+    ],
+)
+def test_a_bad_config_json_is_one_line(project: ProjectDirectory, content: str, said: str) -> None:
+    (project.root / "config.json").write_text(content)
+    done = register(project, "azureml:fan:1")
+    assert done.exit_code == 1
+    assert said in done.stderr
+    assert str(project.root / "config.json") in done.stderr.replace("\n", "")
+    assert "--workspace" in done.stderr
+
+
+def test_a_model_comes_from_a_registry(project: ProjectDirectory, azure: aml.AzureML) -> None:
     content = (project.root / "fan.onnx").read_bytes()
     azure.share("Fan", "7", {"model.onnx": content, "labels.txt": b"one", "notes/a.md": b"a"})
     address = f"azureml://registries/{aml.REGISTRY}/models/Fan/versions/7"
@@ -202,7 +253,7 @@ def test_a_model_comes_from_a_registry(project: Project, azure: aml.AzureML) -> 
 
 
 def test_files_that_changed_in_the_storage_are_refused(
-    project: Project, azure: aml.AzureML, tmp_path: Path
+    project: ProjectDirectory, azure: aml.AzureML, tmp_path: Path
 ) -> None:
     register(project, "fan.onnx", "--workspace", azure.workspace)
     [blob] = azure.container.blobs
@@ -220,7 +271,9 @@ class Harm:
 
 
 @pytest.mark.parametrize("name", ["model.pkl", "model"])
-def test_no_pickle_of_azure_is_loaded(project: Project, azure: aml.AzureML, name: str) -> None:
+def test_no_pickle_of_azure_is_loaded(
+    project: ProjectDirectory, azure: aml.AzureML, name: str
+) -> None:
     azure.share("fan", "1", {name: pickle.dumps(Harm())})
     address = f"azureml://registries/{aml.REGISTRY}/models/fan/versions/1"
     # A directory's files are kept as they are, with a word on those that look like one.
@@ -230,7 +283,7 @@ def test_no_pickle_of_azure_is_loaded(project: Project, azure: aml.AzureML, name
 
 
 def test_refusals_are_one_line(
-    project: Project, azure: aml.AzureML, monkeypatch: pytest.MonkeyPatch
+    project: ProjectDirectory, azure: aml.AzureML, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = register(project, "azureml:fan:9", "--workspace", azure.workspace)
     assert "Not found: fan:9" in done.stderr
@@ -249,7 +302,7 @@ def test_refusals_are_one_line(
 
 
 def test_a_workspace_that_gives_no_keys_is_written_to_by_role(
-    project: Project, azure: aml.AzureML
+    project: ProjectDirectory, azure: aml.AzureML
 ) -> None:
     azure.denied.add("/listSecrets")
     done = register(project, "fan.onnx", "--workspace", azure.workspace)
@@ -261,7 +314,7 @@ def test_a_workspace_that_gives_no_keys_is_written_to_by_role(
     assert azure.container.issued == []
 
 
-def test_a_busy_azure_is_asked_again(project: Project, azure: aml.AzureML) -> None:
+def test_a_busy_azure_is_asked_again(project: ProjectDirectory, azure: aml.AzureML) -> None:
     azure.throttled.append(1)
     assert register(project, "fan.onnx", "--workspace", azure.workspace).exit_code == 0
 
@@ -269,21 +322,21 @@ def test_a_busy_azure_is_asked_again(project: Project, azure: aml.AzureML) -> No
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["azureml:fan"], "is no model of Azure ML"),
-        (["azureml:fan:1"], "which workspace"),
-        (["azureml:fan:1", "--workspace", "a/b"], "where in Azure the workspace is"),
-        (["fan.onnx", "--workspace", "a"], "where in Azure the workspace is"),
-        (["azureml:../x:1", "--workspace", "a/b/c"], "is no model of Azure ML"),
+        (["azureml:fan"], "azureml:NAME:VERSION"),
+        (["azureml:fan:1"], "--workspace"),
+        (["azureml:fan:1", "--workspace", "a/b"], "SUBSCRIPTION/GROUP/WORKSPACE"),
+        (["fan.onnx", "--workspace", "a"], "SUBSCRIPTION/GROUP/WORKSPACE"),
+        (["azureml:../x:1", "--workspace", "a/b/c"], "azureml:NAME:VERSION"),
     ],
 )
-def test_wrong_usage(project: Project, args: list[str], said: str) -> None:
+def test_wrong_usage(project: ProjectDirectory, args: list[str], said: str) -> None:
     done = register(project, *args)
     assert done.exit_code == 2
     assert said in done.stderr
 
 
 def test_push_says_in_the_workspace_what_was_released(
-    project: Project, azure: aml.AzureML, tmp_path: Path
+    project: ProjectDirectory, azure: aml.AzureML, tmp_path: Path
 ) -> None:
     text = (project.root / "mlpack.toml").read_text()
     with running(tmp_path / "registry") as registry:

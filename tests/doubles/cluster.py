@@ -1,109 +1,141 @@
-"""A stateful double of Kubernetes' API server, as far as server-side apply of a few kinds goes.
+"""A stand-in for ``kubectl`` and the cluster behind it, as far as mlpack calls them.
 
-It checks what it is sent against the API's schemas (package kubernetes-validate), as
-``fieldValidation=Strict`` does.
+It takes the arguments of ``get`` and server-side ``apply`` that mlpack gives and refuses all
+others, checks objects against the API's schemas (package kubernetes-validate), keeps them in a
+file next to it, and writes what kubectl writes. Installed as a program by :func:`install`.
 """
 
 from __future__ import annotations
 
-import re
-import secrets
-from dataclasses import dataclass, field
+import json
+import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import kubernetes_validate
-import yaml
 
-from tests.doubles.authority import Answer, Request, as_json
-from tests.e2e.wire import Certificate
+CONTEXTS = {"edge": "edge", "locked-out": "default"}
+"""Contexts, the current one first, and their namespaces."""
 
-PLURALS = {
-    "deployments": "Deployment",
-    "daemonsets": "DaemonSet",
-    "services": "Service",
-    "networkpolicies": "NetworkPolicy",
-}
-PLACE = re.compile(
-    r"/(?:api/(?P<core>v1)|apis/(?P<group>[a-z0-9.]+/v1))"
-    r"/namespaces/(?P<namespace>[a-z0-9-]+)/(?P<plural>[a-z]+)/(?P<name>[a-z0-9-]+)"
-)
+VERSION = "1.33"
+NAMESPACES = ("default", "edge")
+_APPLY = {"--server-side", "--field-manager=mlpack", "--validate=strict"}
 
 
 @dataclass
-class ApiServer:
-    """What it holds, by namespace, kind and name; and who owns fields besides mlpack."""
+class Kubectl:
+    """The program's folder, as a test sees it."""
 
-    token: str = field(default_factory=lambda: secrets.token_hex(8), repr=False)
-    version: str = "1.33"
-    namespaces: frozenset[str] = frozenset({"default", "edge"})
-    objects: dict[tuple[str, str, str], Any] = field(default_factory=dict)
-    owned: set[str] = field(default_factory=set)
-    """Kinds that another field manager has changed."""
+    folder: Path
 
-    seen: list[Request] = field(default_factory=list)
+    @property
+    def calls(self) -> list[list[str]]:
+        """The arguments of every call."""
+        log = self.folder / "calls"
+        return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
-    def answer(self, asked: Request) -> Answer:
-        """Answer as the API server does."""
-        self.seen.append(asked)
-        if asked.headers.get("authorization") != f"Bearer {self.token}":
-            return _status(401, "Unauthorized")
-        found = PLACE.fullmatch(asked.path)
-        if asked.method != "PATCH" or found is None:
-            return _status(404, "the server could not find the requested resource")
-        if asked.headers.get("content-type") != "application/apply-patch+yaml":
-            return _status(415, f"{asked.headers.get('content-type')} is not supported")
-        if not asked.query.get("fieldManager"):
-            return _status(400, "PatchOptions.meta.k8s.io is invalid: fieldManager: Required value")
-        return self._apply(asked, found)
+    @property
+    def objects(self) -> dict[str, Any]:
+        """The objects the cluster keeps, by ``namespace/kind/name``."""
+        kept = self.folder / "objects.json"
+        found: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
+        return found
 
-    def _apply(self, asked: Request, found: re.Match[str]) -> Answer:
-        document: Any = yaml.safe_load(asked.body)
-        kind, namespace = PLURALS[found["plural"]], found["namespace"]
-        wanted = (found["core"] or found["group"], kind, found["name"])
-        if (document["apiVersion"], document["kind"], document["metadata"]["name"]) != wanted:
-            return _status(400, "the object does not match the address")
-        if document["metadata"].get("namespace", namespace) != namespace:
-            return _status(400, "the namespace of the object does not match the address")
-        if namespace not in self.namespaces:
-            return _status(404, f'namespaces "{namespace}" not found')
+    def own(self, kind: str) -> None:
+        """Let another field manager own the fields of a kind."""
+        (self.folder / "owned").write_text(kind)
+
+    def hang_up(self) -> None:
+        """Answer no request any more."""
+        (self.folder / "away").touch()
+
+
+def install(folder: Path) -> Kubectl:
+    """Install the stand-in as ``kubectl`` in ``folder``."""
+    folder.mkdir()
+    checkout = Path(__file__).resolve().parents[2]
+    program = folder / "kubectl"
+    program.write_text(
+        f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(checkout)!r})\n"
+        f"from tests.doubles.cluster import main\nmain({str(folder)!r})\n"
+    )
+    program.chmod(0o755)
+    return Kubectl(folder)
+
+
+def main(folder: str) -> None:
+    """Do what the arguments say, as kubectl does."""
+    here, args = Kubectl(Path(folder)), sys.argv[1:]
+    with (here.folder / "calls").open("a") as log:
+        log.write(json.dumps(args) + "\n")
+    context = next(iter(CONTEXTS))
+    if args[:1] == ["--context"]:
+        context, args = args[1], args[2:]
+    if context not in CONTEXTS:
+        _fail(f'error: context "{context}" does not exist')
+    if args == ["config", "current-context"]:
+        sys.stdout.write(f"{context}\n")
+        return
+    _require_answer(here, context)
+    verb, options, given = args[0], set(args[1:]), json.load(sys.stdin)
+    if args[-4:] != ["-o", "json", "-f", "-"]:
+        _fail("error: must specify one of -f and -k")
+    options -= {"-o", "json", "-f", "-"}
+    if verb == "get" and options == {"--ignore-not-found"}:
+        _get(here, context, given["items"])
+    elif verb == "apply" and _APPLY <= options <= {*_APPLY, "--dry-run=server"}:
+        _apply(here, context, given["items"], dry_run="--dry-run=server" in options)
+    else:
+        _fail(f"error: unknown command or flag: {args}")
+
+
+def _require_answer(here: Kubectl, context: str) -> None:
+    if (here.folder / "away").exists():
+        _fail("Unable to connect to the server: dial tcp 127.0.0.1:1: connect: connection refused")
+    if context == "locked-out":
+        _fail("error: You must be logged in to the server (Unauthorized)")
+
+
+def _get(here: Kubectl, context: str, items: list[Any]) -> None:
+    kept = here.objects
+    _print([kept[key] for each in items if (key := _key(each, context)) in kept])
+
+
+def _apply(here: Kubectl, context: str, items: list[Any], *, dry_run: bool) -> None:
+    kept, owned = here.objects, here.folder / "owned"
+    applied = []
+    for each in items:
+        key = _key(each, context)
+        kind, name = each["kind"], each["metadata"]["name"]
+        if key.partition("/")[0] not in NAMESPACES:
+            _fail(f'Error from server (NotFound): namespaces "{key.partition("/")[0]}" not found')
         try:
-            kubernetes_validate.validate(document, self.version, strict=True)
+            kubernetes_validate.validate(each, VERSION, strict=True)
         except kubernetes_validate.ValidationError as error:
-            return _status(400, f"strict decoding error: {error.message}")
-        if kind in self.owned and asked.query.get("force") != "true":
-            return _status(409, 'Apply failed with 1 conflict: conflict with "kubectl"')
-        key = (namespace, kind, found["name"])
-        there = key in self.objects
-        if asked.query.get("dryRun") != "All":
-            self.objects[key] = document
-        return as_json(200 if there else 201, document)
+            _fail(f"Error from server (BadRequest): {kind} {name}: {error.message}")
+        if owned.exists() and owned.read_text() == kind:
+            _fail('error: Apply failed with 1 conflict: conflict with "kubectl": .spec.replicas')
+        namespace = key.partition("/")[0]
+        kept[key] = {**each, "metadata": {**each["metadata"], "namespace": namespace}}
+        applied.append(kept[key])
+        if not dry_run:
+            (here.folder / "objects.json").write_text(json.dumps(kept))
+    _print(applied)
 
 
-def kubeconfig(path: Path, url: str, server: ApiServer, certificate: Certificate) -> Path:
-    """Write a kubeconfig with two contexts, ``edge`` (the current one) and ``locked-out``."""
-    cluster = {"server": url, "certificate-authority": str(certificate.ca)}
-    document = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "local", "cluster": cluster}],
-        "users": [
-            {"name": "operator", "user": {"token": server.token}},
-            {"name": "stranger", "user": {"token": "none"}},
-        ],
-        "contexts": [
-            {
-                "name": "edge",
-                "context": {"cluster": "local", "user": "operator", "namespace": "edge"},
-            },
-            {"name": "locked-out", "context": {"cluster": "local", "user": "stranger"}},
-        ],
-        "current-context": "edge",
-    }
-    path.write_text(yaml.safe_dump(document))
-    return path
+def _key(document: Any, context: str) -> str:  # noqa: ANN401
+    namespace = document["metadata"].get("namespace", CONTEXTS[context])
+    return f"{namespace}/{document['kind']}/{document['metadata']['name']}"
 
 
-def _status(code: int, message: str) -> Answer:
-    document = {"kind": "Status", "apiVersion": "v1", "status": "Failure"}
-    return as_json(code, {**document, "message": message, "code": code})
+def _print(objects: list[Any]) -> None:
+    """Write nothing, one object, or a list, as kubectl does."""
+    if len(objects) == 1:
+        json.dump(objects[0], sys.stdout)
+    elif objects:
+        json.dump({"apiVersion": "v1", "kind": "List", "items": objects}, sys.stdout)
+
+
+def _fail(message: str) -> NoReturn:
+    sys.exit(message)

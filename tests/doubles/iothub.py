@@ -1,7 +1,7 @@
 """An IoT hub: its service REST API over HTTPS, with simulated devices and a clock of its own.
 
 ``hub = IotHub(); hub.add_devices(10_000, lambda n: {"deviceGroup": "vans"})``, then
-``with hub.started(folder):`` serve it; ``hub.advance(60)`` lets a minute pass for hub and
+``with hub.started(certificate):`` serve it; ``hub.advance(60)`` lets a minute pass for hub and
 devices, which is the only way time passes for them. The API is in
 :mod:`tests.doubles.iothub_rest`, the devices are in :mod:`tests.doubles.iothub_devices`.
 """
@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from tests.doubles.authority import served
 from tests.doubles.iothub_access import Access
@@ -116,10 +115,10 @@ class IotHub:
         )
 
     @contextmanager
-    def started(self, folder: Path | Certificate) -> Iterator[IotHub]:
-        """Serve it on loopback, with a certificate made in ``folder`` or one that is there."""
-        self.certificate = folder if isinstance(folder, Certificate) else Certificate.made(folder)
-        with served(self.rest.answer, self.certificate) as url:
+    def started(self, certificate: Certificate) -> Iterator[IotHub]:
+        """Serve it on loopback."""
+        self.certificate = certificate
+        with served(self.rest.answer, certificate) as url:
             self.access.host = url.removeprefix("https://")
             yield self
 

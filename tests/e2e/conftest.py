@@ -12,22 +12,22 @@ from pathlib import Path
 
 import pytest
 
-from mlpack.api import base as base_api
-from mlpack.stores.project import Project
+from mlpack.project.directory import ProjectDirectory
 from tests.e2e.engines import Containerd, Docker, Podman, needs
+from tests.support import build_base
 
 
 @pytest.fixture(scope="session")
-def real_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def real_project(tmp_path_factory: pytest.TempPathFactory) -> ProjectDirectory:
     """A project with a real base for both platforms, as a user gets it."""
     root = tmp_path_factory.mktemp("real") / "fan"
     root.mkdir()
     (root / "mlpack.toml").write_text('[model]\nname = "fan"\n')
     # One base for every module: of all examples only the fan does without Pillow.
     (root / "requirements.in").write_text("pillow\n")
-    project = Project(root)
+    project = ProjectDirectory(root)
     needs("mmdebstrap")
-    base_api.build(project)
+    build_base(project)
     return project
 
 

@@ -78,6 +78,44 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+_CHROOT = """
+mount --make-rprivate /
+mount --bind "$1" "$1"
+cd "$1"
+mount -t proc proc proc
+for each in sys dev tmp; do mount --rbind "/$each" "$each"; done
+pivot_root . mnt
+cd /
+umount -l /mnt
+shift
+exec chroot / "$@"
+"""
+"""Runs a program with another root, in which it finds this machine's /tmp."""
+
+
+def trixie() -> Path:
+    """A folder with Debian 13's Docker and Compose; made once and kept."""
+    needs("mmdebstrap", "unshare", "pivot_root")
+    cache = Path(os.environ.get("MLPACK_TEST_CACHE", "/var/cache/mlpack-test"))
+    root = cache / "trixie-docker"
+    if not root.is_dir():
+        part = cache / f"trixie-docker.{os.getpid()}"
+        packages = "docker.io,docker-cli,docker-compose,containerd,runc,ca-certificates,iptables"
+        plain = ("--variant=minbase", '--aptopt=APT::Install-Recommends "false"')
+        run("mmdebstrap", *plain, f"--include={packages}", "trixie", str(part))
+        part.rename(root)
+    return root
+
+
+def compose_config(folder: Path) -> Path:
+    """A ``DOCKER_CONFIG`` without logins whose Docker client finds Debian 13's Compose."""
+    plugin = "usr/libexec/docker/cli-plugins/docker-compose"
+    plugins = folder / "cli-plugins"
+    plugins.mkdir(parents=True)
+    (plugins / "docker-compose").symlink_to(trixie() / plugin)
+    return folder
+
+
 @dataclass(frozen=True)
 class Docker:
     """A Docker daemon of our own."""
@@ -87,12 +125,16 @@ class Docker:
 
     @classmethod
     @contextmanager
-    def started(cls, folder: Path, *settings: str) -> Iterator[Docker]:
-        """Start ``dockerd`` with its data in ``folder``; stop it at the end."""
+    def started(cls, folder: Path, *settings: str, debian: Path | None = None) -> Iterator[Docker]:
+        """Start ``dockerd`` with its data in ``folder``; stop it at the end.
+
+        It is this machine's, or that of the Debian installed in ``debian``.
+        """
         needs("dockerd", "containerd", "runc", "skopeo")
         folder.mkdir(parents=True)
         docker = cls(folder)
         command = [
+            *(("unshare", "-m", "sh", "-ec", _CHROOT, "sh", str(debian)) if debian else ()),
             "/usr/sbin/dockerd",
             *("--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec"),
             *("--pidfile", f"{folder}/pid", "-H", docker.address),

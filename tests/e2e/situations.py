@@ -11,13 +11,10 @@ from pathlib import Path
 
 from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Descriptor
-from mlpack.oci.image import Image, ImageConfig, Layer, build_image
-from mlpack.oci.index import Index, build_index
-from mlpack.plan.engines import DeviceState, engine
-from mlpack.plan.transfer import Pull, Transfer, transfer
-from mlpack.plan.wire import Link
-from mlpack.stores.base import put_bytes, put_image
-from mlpack.stores.layout import LayoutStore
+from mlpack.oci.image import Image, ImageConfig, Index, Layer, build_image, build_index
+from mlpack.plan.engines import DeviceState, Link, PullScenario, engine
+from mlpack.plan.transfer import Transfer, transfer
+from mlpack.stores.store import LayoutStore, put_bytes, put_image
 from tests.e2e.engines import Engine, run
 from tests.e2e.wire import Certificate, Count, CountingProxy, DockerRegistry
 from tests.support import AMD64, ARM64, real_layer
@@ -111,7 +108,7 @@ class Measured:
         return (planned - self.bodies) / max(self.bodies, planned, 1)
 
 
-def _plan(rule: str, pull: Pull) -> Transfer:
+def _plan(rule: str, pull: PullScenario) -> Transfer:
     return transfer(engine(rule), pull.image, pull.index, pull.state, pull.link)
 
 
@@ -161,7 +158,7 @@ class Range:
         )
         count, bodies = proxy.take(), registry.bodies()
         rule = RULES[device.name]
-        pull = Pull(
+        pull = PullScenario(
             image=new,
             index=self._index(new) if situation.indexed else None,
             state=self._state(situation, old),

@@ -9,10 +9,9 @@ import pytest
 
 from mlpack.azure.management import registry_account
 from mlpack.builders.acr import AcrBuilder
-from mlpack.stores.base import read_image
-from mlpack.stores.models import ModelStore
-from mlpack.stores.project import Project
-from mlpack.stores.registries import Registries
+from mlpack.project.directory import ModelStore, ProjectDirectory
+from mlpack.registry.repository import Registries
+from mlpack.stores.store import read_image
 from tests.azure import acr
 from tests.e2e.engines import Docker, run
 from tests.e2e.test_builders import SCRIPT, build, built, sizes
@@ -30,7 +29,7 @@ def registry(tmp_path: Path) -> Iterator[DockerRegistry]:
 
 
 @pytest.fixture
-def project(tmp_path: Path, registry: DockerRegistry) -> Project:
+def project(tmp_path: Path, registry: DockerRegistry) -> ProjectDirectory:
     """A project whose repository is in a registry of our own, which has the base."""
     made = make_project(tmp_path / "fan")
     text = (made.root / "mlpack.toml").read_text()
@@ -42,7 +41,7 @@ def project(tmp_path: Path, registry: DockerRegistry) -> Project:
     assert mlpack("-C", str(made.root), *args).exit_code == 0
     source, target = f"oci:{made.layout.root}:base", f"docker://{here}/edge/fan:base"
     run("skopeo", "copy", "-q", "--all", "--dest-tls-verify=false", source, target)
-    return Project(made.root)
+    return ProjectDirectory(made.root)
 
 
 @pytest.fixture
@@ -63,7 +62,9 @@ def azure(
         yield double
 
 
-def test_acr_gives_the_file_system_that_mlpack_appends(project: Project, azure: acr.Double) -> None:
+def test_acr_gives_the_file_system_that_mlpack_appends(
+    project: ProjectDirectory, azure: acr.Double
+) -> None:
     build(project, "oci")
     appended = {platform: built(project, platform) for platform in (AMD64, ARM64)}
     done = mlpack("-C", str(project.root), "build", "fan", "--builder", "acr")
@@ -91,7 +92,7 @@ def test_acr_gives_the_file_system_that_mlpack_appends(project: Project, azure: 
 
 @pytest.mark.parametrize("builder", ["docker", "acr"])
 def test_a_base_that_is_only_in_the_registry_is_built_upon(
-    project: Project,
+    project: ProjectDirectory,
     azure: acr.Double,
     docker: Docker,
     monkeypatch: pytest.MonkeyPatch,
@@ -111,7 +112,7 @@ def test_a_base_that_is_only_in_the_registry_is_built_upon(
 
 
 def test_layers_that_a_run_packed_anew_are_refused(
-    project: Project, azure: acr.Double, docker: Docker
+    project: ProjectDirectory, azure: acr.Double, docker: Docker
 ) -> None:
     """An agent that got the base from elsewhere pushes it under digests of its own."""
     azure.used_agent = True
@@ -123,11 +124,13 @@ def test_layers_that_a_run_packed_anew_are_refused(
     only = ["--builder", "acr", "--platform", "linux/amd64", "--base", place]
     done = mlpack("-C", str(project.root), "build", "fan", *only)
     assert done.exit_code == 1
-    assert "packed the base's layers anew" in done.stderr
+    assert "the base's layers again" in done.stderr
     assert "fan-1" not in project.layout.tags()
 
 
-def test_a_run_that_fails_is_said_in_its_own_words(project: Project, azure: acr.Double) -> None:
+def test_a_run_that_fails_is_said_in_its_own_words(
+    project: ProjectDirectory, azure: acr.Double
+) -> None:
     azure.fail_with = "failed to pull the base"
     done = mlpack("-C", str(project.root), "build", "fan", "--builder", "acr")
     assert done.exit_code == 1
@@ -135,11 +138,11 @@ def test_a_run_that_fails_is_said_in_its_own_words(project: Project, azure: acr.
     assert "fan-1" not in project.layout.tags()
 
 
-def test_an_interrupted_build_ends_the_run(project: Project, azure: acr.Double) -> None:
+def test_an_interrupted_build_ends_the_run(project: ProjectDirectory, azure: acr.Double) -> None:
     def interrupt(_: str) -> None:
         raise KeyboardInterrupt
 
-    repository = project.recipe.repository
+    repository = project.settings.repository
     assert repository is not None
     [base, *_] = project.lock().base.platforms
     with Registries() as registries:
@@ -153,7 +156,7 @@ def test_an_interrupted_build_ends_the_run(project: Project, azure: acr.Double) 
 
 
 def test_azure_saying_no_is_passed_on_without_secrets(
-    project: Project, azure: acr.Double, monkeypatch: pytest.MonkeyPatch
+    project: ProjectDirectory, azure: acr.Double, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLPACK_ACR", f"{acr.SUBSCRIPTION}/other/contoso")
     done = mlpack("-C", str(project.root), "build", "fan", "--builder", "acr")
@@ -166,7 +169,9 @@ def test_azure_saying_no_is_passed_on_without_secrets(
     assert "another-secret-header" not in done.output
 
 
-def test_a_registry_without_the_base_builds_nothing(project: Project, azure: acr.Double) -> None:
+def test_a_registry_without_the_base_builds_nothing(
+    project: ProjectDirectory, azure: acr.Double
+) -> None:
     text = (project.root / "mlpack.toml").read_text()
     (project.root / "mlpack.toml").write_text(text.replace("edge/fan", "edge/other"))
     done = mlpack("-C", str(project.root), "build", "fan", "--builder", "acr")
@@ -175,8 +180,8 @@ def test_a_registry_without_the_base_builds_nothing(project: Project, azure: acr
     assert azure.requests == []
 
 
-def test_a_place_that_is_none_is_wrong_usage(project: Project) -> None:
-    for place, said in (("a", "does not say where"), ("a/b", "is no registry of Azure")):
+def test_a_place_that_is_none_is_wrong_usage(project: ProjectDirectory) -> None:
+    for place, said in (("a", "SUBSCRIPTION/GROUP"), ("a/b", "not an Azure container registry")):
         done = mlpack("-C", str(project.root), "build", "fan", "--builder", "acr", "--acr", place)
         assert done.exit_code == 2
         assert said in done.stderr

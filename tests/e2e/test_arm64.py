@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 
 from mlpack.oci.image import Image
-from mlpack.stores.project import Project
-from mlpack.stores.references import find_image
+from mlpack.project.directory import ProjectDirectory
+from mlpack.project.references import find_image
 from tests.e2e.engines import free_port
 from tests.examples.fan import EXAMPLE, expected, real_readings, trained
 from tests.support import ARM64, run, unavailable
@@ -52,7 +52,7 @@ runpy.run_module("mlpack_runtime", run_name="__main__", alter_sys=True)
 
 
 @pytest.fixture(scope="module")
-def root(real_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(real_project: ProjectDirectory, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file system of the release."""
     if shutil.which(QEMU) is None:
         unavailable(f"{QEMU} is not installed")
@@ -71,7 +71,7 @@ def root(real_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder / "root"
 
 
-def unpack(project: Project, image: Image, root: Path) -> None:
+def unpack(project: ProjectDirectory, image: Image, root: Path) -> None:
     for layer in image.layers:
         with (
             project.layout.open(layer.descriptor) as content,

@@ -8,21 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from mlpack.api import base as base_api
-from mlpack.stores.project import Project
-from tests.support import run
+from mlpack.project.directory import ProjectDirectory
+from tests.support import build_base, run
 
 pytestmark = pytest.mark.e2e
 
 
-def test_the_same_lock_gives_the_same_base_elsewhere(real_project: Project, tmp_path: Path) -> None:
-    other = Project(tmp_path / "another" / "place")
+def test_the_same_lock_gives_the_same_base_elsewhere(
+    real_project: ProjectDirectory, tmp_path: Path
+) -> None:
+    other = ProjectDirectory(tmp_path / "another" / "place")
     other.root.mkdir(parents=True)
     for name in ("mlpack.toml", "requirements.in", "mlpack.lock"):
         shutil.copy(real_project.root / name, other.root)
     before = os.umask(0o077)
     try:
-        made = base_api.build(other)
+        made = build_base(other)
     finally:
         os.umask(before)
     assert not made.already
@@ -30,7 +31,7 @@ def test_the_same_lock_gives_the_same_base_elsewhere(real_project: Project, tmp_
     assert made.missing == ()
 
 
-def test_the_base_in_numbers(real_project: Project) -> None:
+def test_the_base_in_numbers(real_project: ProjectDirectory) -> None:
     shown = run("-C", str(real_project.root), "base", "show")
     assert shown.exit_code == 0
     for role in ("debian", "packages", "runtime", "entry", "whole base"):

@@ -11,9 +11,9 @@ import pytest
 
 from mlpack.oci.descriptor import Platform
 from mlpack.oci.filesystem import Tree
-from mlpack.oci.validate import problems
-from mlpack.stores.project import Project
-from mlpack.stores.references import Found, find_image
+from mlpack.oci.image import problems
+from mlpack.project.directory import ProjectDirectory
+from mlpack.project.references import FoundImage, find_image
 from mlpack.stores.trees import read_tree
 from tests.e2e.engines import Docker
 from tests.support import AMD64, ARM64, make_project, tiny_onnx
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.e2e
 SCRIPT = "def init():\n    pass\n\ndef run(raw):\n    return raw\n"
 
 
-def register(project: Project, folder: Path) -> None:
+def register(project: ProjectDirectory, folder: Path) -> None:
     """Register one model with a scoring script as version 1."""
     folder.mkdir()
     model, script = tiny_onnx(folder / "model.onnx"), folder / "score.py"
@@ -35,7 +35,7 @@ def register(project: Project, folder: Path) -> None:
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
+def project(tmp_path: Path) -> ProjectDirectory:
     made = make_project(tmp_path / "fan")
     register(made, tmp_path / "models")
     return made
@@ -49,14 +49,14 @@ def daemon(docker: Docker, monkeypatch: pytest.MonkeyPatch) -> Docker:
     return docker
 
 
-def build(project: Project, builder: str, *args: str) -> Mapping[str, object]:
+def build(project: ProjectDirectory, builder: str, *args: str) -> Mapping[str, object]:
     done = mlpack("-C", str(project.root), "--json", "build", "fan", "--builder", builder, *args)
     assert done.exit_code == 0, done.output
     answer: Mapping[str, object] = json.loads(done.stdout)
     return answer
 
 
-def built(project: Project, platform: Platform) -> tuple[Found, Tree]:
+def built(project: ProjectDirectory, platform: Platform) -> tuple[FoundImage, Tree]:
     """The release as the store has it, and its file system."""
     found = find_image(project, "fan:1", platform)
     assert problems(found.image) == ()
@@ -64,7 +64,7 @@ def built(project: Project, platform: Platform) -> tuple[Found, Tree]:
 
 
 def test_docker_builds_the_file_system_that_mlpack_appends(
-    project: Project, daemon: Docker
+    project: ProjectDirectory, daemon: Docker
 ) -> None:
     build(project, "oci")
     appended = {platform: built(project, platform) for platform in (AMD64, ARM64)}
@@ -81,7 +81,7 @@ def test_docker_builds_the_file_system_that_mlpack_appends(
     assert mlpack("-C", str(project.root), "diff", "base", "fan:1").exit_code == 0
 
 
-def sizes(builder: str, found: Found) -> str:
+def sizes(builder: str, found: FoundImage) -> str:
     image = found.image
     layer = image.layers[-1].size
     return (
@@ -90,7 +90,9 @@ def sizes(builder: str, found: Found) -> str:
     )
 
 
-def test_a_second_build_gives_docker_the_base_no_more(project: Project, daemon: Docker) -> None:
+def test_a_second_build_gives_docker_the_base_no_more(
+    project: ProjectDirectory, daemon: Docker
+) -> None:
     only = ["--platform", "linux/amd64"]
     first = build(project, "docker", *only)
     second = build(project, "docker", *only)
@@ -98,7 +100,7 @@ def test_a_second_build_gives_docker_the_base_no_more(project: Project, daemon: 
     assert first["digest"] == second["digest"]
 
 
-def test_no_daemon_is_said(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_daemon_is_said(project: ProjectDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     # Not a missing socket file: the docker package leaves its end of that open.
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
     done = mlpack("-C", str(project.root), "build", "fan", "--builder", "docker")

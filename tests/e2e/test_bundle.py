@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mlpack.plan.bundle import REFUSAL
-from mlpack.stores.project import Project
+from mlpack.plan.engines import engine as known_engine
+from mlpack.project.directory import ProjectDirectory
 from tests.e2e.engines import Containerd, Docker, Podman, run
 from tests.e2e.test_container import Service
 from tests.e2e.wire import DockerRegistry
@@ -27,7 +27,9 @@ MAX_BUNDLE = {"moby": 8_000, "podman": 9_000, "containerd": 20_000}
 
 
 @pytest.fixture(scope="module")
-def releases(real_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+def releases(
+    real_project: ProjectDirectory, tmp_path_factory: pytest.TempPathFactory
+) -> ProjectDirectory:
     """Three releases on the real base, and one of another base's making."""
     folder = tmp_path_factory.mktemp("models")
     for version in (1, 2, 3):
@@ -40,7 +42,7 @@ def releases(real_project: Project, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="module")
 def registry(
-    releases: Project, tmp_path_factory: pytest.TempPathFactory
+    releases: ProjectDirectory, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[DockerRegistry]:
     """A registry with all three releases."""
     with DockerRegistry.started(tmp_path_factory.mktemp("registry")) as started:
@@ -57,7 +59,7 @@ def engine(request: pytest.FixtureRequest) -> Engine:
     return found
 
 
-def bundle(project: Project, out: Path, engine: str, onto: str = "stick:1") -> int:
+def bundle(project: ProjectDirectory, out: Path, engine: str, onto: str = "stick:1") -> int:
     done = mlpack(
         *("-C", str(project.root), "--json", "bundle", "stick:2", "--onto", onto),
         *("--engine", engine, "-o", str(out)),
@@ -78,13 +80,13 @@ def load(engine: Engine, file: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_without_the_base_the_engine_refuses(
-    releases: Project, tmp_path: Path, engine: Engine
+    releases: ProjectDirectory, tmp_path: Path, engine: Engine
 ) -> None:
     file = tmp_path / "bundle"
     bundle(releases, file, ENGINES[engine.name])
     done = load(engine, file)
     assert done.returncode != 0, done.stdout
-    assert REFUSAL[ENGINES[engine.name]] in done.stderr
+    assert known_engine(ENGINES[engine.name]).load.refusal in done.stderr
     if engine.name != "containerd":  # which leaves the name, on nothing
         assert "stick" not in run(*engine.command("images"))
     else:
@@ -92,7 +94,7 @@ def test_without_the_base_the_engine_refuses(
 
 
 def test_a_device_on_the_release_before_takes_it_and_scores(
-    releases: Project, registry: DockerRegistry, tmp_path: Path, engine: Engine
+    releases: ProjectDirectory, registry: DockerRegistry, tmp_path: Path, engine: Engine
 ) -> None:
     where = f"127.0.0.1:{registry.port}/stick"
     engine.pull(f"{where}:1")
@@ -115,7 +117,9 @@ def test_a_device_on_the_release_before_takes_it_and_scores(
     _pulls_only_the_next_layer(releases, registry, engine)
 
 
-def _pulls_only_the_next_layer(releases: Project, registry: DockerRegistry, engine: Engine) -> None:
+def _pulls_only_the_next_layer(
+    releases: ProjectDirectory, registry: DockerRegistry, engine: Engine
+) -> None:
     """After a load, the registry is asked for the next release's new bytes and no more."""
     engine.pull(f"127.0.0.1:{registry.port}/stick:3")
     fetched = registry.bodies()
@@ -129,7 +133,7 @@ def _pulls_only_the_next_layer(releases: Project, registry: DockerRegistry, engi
 
 
 def test_a_whole_image_goes_on_an_empty_device(
-    releases: Project, tmp_path: Path, docker: Docker
+    releases: ProjectDirectory, tmp_path: Path, docker: Docker
 ) -> None:
     file = tmp_path / "bundle"
     size = bundle(releases, file, "moby", onto="none")
@@ -138,7 +142,7 @@ def test_a_whole_image_goes_on_an_empty_device(
 
 
 def test_a_bundle_is_made_from_a_registry_as_well(
-    releases: Project, registry: DockerRegistry, tmp_path: Path
+    releases: ProjectDirectory, registry: DockerRegistry, tmp_path: Path
 ) -> None:
     """The base's layers stay where they are: only documents and the new layer are read."""
     bundle(releases, tmp_path / "here", "moby")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mlpack.stores.project import Project
+from mlpack.project.directory import ProjectDirectory
 from tests.e2e.engines import Docker, Engine, Podman, free_port, run
 from tests.support import run as mlpack
 from tests.support import tiny_onnx
@@ -79,7 +79,9 @@ class Service:
 
 
 @pytest.fixture(scope="module")
-def releases(real_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+def releases(
+    real_project: ProjectDirectory, tmp_path_factory: pytest.TempPathFactory
+) -> ProjectDirectory:
     """A release of a bare ONNX model and one with a scoring script."""
     folder = tmp_path_factory.mktemp("models")
     model = tiny_onnx(folder / "model.onnx", bias=0.5)
@@ -103,7 +105,9 @@ def engine(request: pytest.FixtureRequest) -> Docker | Podman:
     return found
 
 
-def test_a_bare_model_scores_from_its_signature(releases: Project, engine: Docker | Podman) -> None:
+def test_a_bare_model_scores_from_its_signature(
+    releases: ProjectDirectory, engine: Docker | Podman
+) -> None:
     engine.load(f"oci:{releases.layout.root}:bare-1", "mlpack.test/bare:1")
     service = Service(engine, "mlpack.test/bare:1")
     try:
@@ -120,7 +124,9 @@ def test_a_bare_model_scores_from_its_signature(releases: Project, engine: Docke
         engine.stop(service.container)
 
 
-def test_a_scoring_script_runs_unchanged(releases: Project, engine: Docker | Podman) -> None:
+def test_a_scoring_script_runs_unchanged(
+    releases: ProjectDirectory, engine: Docker | Podman
+) -> None:
     engine.load(f"oci:{releases.layout.root}:scripted-1", "mlpack.test/scripted:1")
     service = Service(engine, "mlpack.test/scripted:1")
     try:
@@ -135,7 +141,7 @@ def test_a_scoring_script_runs_unchanged(releases: Project, engine: Docker | Pod
         engine.stop(service.container)
 
 
-def test_it_stops_by_itself_when_asked(releases: Project, docker: Docker) -> None:
+def test_it_stops_by_itself_when_asked(releases: ProjectDirectory, docker: Docker) -> None:
     docker.load(f"oci:{releases.layout.root}:bare-1", "mlpack.test/bare:1")
     service = Service(docker, "mlpack.test/bare:1")
     service.wait()
@@ -146,7 +152,7 @@ def test_it_stops_by_itself_when_asked(releases: Project, docker: Docker) -> Non
     assert status in ("0", "143")
 
 
-def test_what_the_base_needs_is_there(releases: Project, docker: Docker) -> None:
+def test_what_the_base_needs_is_there(releases: ProjectDirectory, docker: Docker) -> None:
     docker.load(f"oci:{releases.layout.root}:bare-1", "mlpack.test/bare:1")
     program = (
         "import asyncio, bz2, ctypes, decimal, hashlib, lzma, multiprocessing, os, sqlite3, ssl;"
@@ -165,7 +171,7 @@ def test_what_the_base_needs_is_there(releases: Project, docker: Docker) -> None
     assert said == "all there"
 
 
-def test_sizes_stay_within_the_limits(releases: Project) -> None:
+def test_sizes_stay_within_the_limits(releases: ProjectDirectory) -> None:
     base = releases.lock().base
     sizes = {
         each.platform.architecture: sum(layer.layer.size for layer in each.layers)
@@ -175,7 +181,7 @@ def test_sizes_stay_within_the_limits(releases: Project) -> None:
     assert sizes["arm64"] <= 55_000_000
 
 
-def test_a_release_is_the_base_and_one_layer(releases: Project, docker: Docker) -> None:
+def test_a_release_is_the_base_and_one_layer(releases: ProjectDirectory, docker: Docker) -> None:
     docker.load(f"oci:{releases.layout.root}:scripted-1", "mlpack.test/scripted:1")
     said = run(
         *docker.command("inspect", "-f", "{{json .RootFS.Layers}}", "mlpack.test/scripted:1")
@@ -190,7 +196,7 @@ def test_a_release_is_the_base_and_one_layer(releases: Project, docker: Docker) 
     assert len(json.loads(said)) == len(expected) + 1
 
 
-def test_other_tools_read_the_base(releases: Project) -> None:
+def test_other_tools_read_the_base(releases: ProjectDirectory) -> None:
     copied = releases.layout.root.parent / "copy"
     run("skopeo", "copy", "-q", "--all", f"oci:{releases.layout.root}:base", f"dir:{copied}")
     assert len(list(Path(copied).iterdir())) > 8

@@ -22,7 +22,7 @@ import pytest
 from tests.doubles.mosquitto import client, free_port, mosquitto
 from tests.e2e.engines import needs, run
 from tests.examples.fan import FIELDS, expected, fan_release, real_readings
-from tests.stores.registry import certificate
+from tests.registry.registry import certificate
 
 pytestmark = pytest.mark.e2e
 
@@ -201,7 +201,7 @@ def test_predictions_that_the_broker_refuses_come_once_it_takes_them(tmp_path: P
             until(lambda: "session new" in (release / "log").read_text(), release)
             readings = real_readings(30)
             publish(both, readings)
-            until(lambda: "refuses fan/anomaly" in (release / "log").read_text(), release)
+            until(lambda: "refused fan/anomaly" in (release / "log").read_text(), release)
             rights.write_text("topic readwrite fan/#\n")
             broker.reload()
             until(lambda: len(seen) == 30, release)

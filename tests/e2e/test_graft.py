@@ -19,8 +19,7 @@ import pytest
 from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Descriptor
 from mlpack.oci.image import ImageConfig, Layer, build_image
-from mlpack.stores.base import put_image
-from mlpack.stores.layout import LayoutStore
+from mlpack.stores.store import LayoutStore, put_image
 from tests.e2e.conftest import scratch
 from tests.e2e.engines import Containerd, Docker, needs, run
 from tests.e2e.wire import CountingProxy, DockerRegistry

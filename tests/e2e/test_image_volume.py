@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mlpack.stores.project import Project
+from mlpack.project.directory import ProjectDirectory
 from tests.e2e.engines import Podman, free_port, run
 from tests.support import run as mlpack
 from tests.support import tiny_onnx
@@ -22,7 +22,7 @@ START_SECONDS = 60
 
 
 def test_a_mounted_release_scores_on_the_base(
-    real_project: Project, podman: Podman, tmp_path: Path
+    real_project: ProjectDirectory, podman: Podman, tmp_path: Path
 ) -> None:
     root = str(real_project.root)
     model = tiny_onnx(tmp_path / "model.onnx", bias=0.5)

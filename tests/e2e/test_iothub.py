@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from mlpack.azure.connection import Connection
-from mlpack.azure.iothub import Hub, HubConfiguration
+from mlpack.azure.hub_client import Connection
+from mlpack.rollout.decide import HubDeployment
+from mlpack.rollout.hub import IotHub as Hub
 from tests.doubles.iothub import IotHub
 from tests.doubles.iothub_devices import Pull
 from tests.e2e.engines import Docker, run
-from tests.e2e.wire import DockerRegistry
+from tests.e2e.wire import DockerRegistry, local_certificate
 from tests.support import make_project
 
 pytestmark = pytest.mark.e2e
@@ -22,8 +23,8 @@ REAL = frozenset({"van-00000", "van-00001"})
 AGENT = {"schemaVersion": "1.1", "runtime": {}, "systemModules": {}, "modules": {}}
 
 
-def deployment(id: str, priority: int, agent: Mapping[str, object]) -> HubConfiguration:
-    return HubConfiguration(
+def deployment(id: str, priority: int, agent: Mapping[str, object]) -> HubDeployment:
+    return HubDeployment(
         id=id, content={"$edgeAgent": agent}, condition="tags.a = 1", priority=priority
     )
 
@@ -48,7 +49,7 @@ def test_devices_that_pull_through_docker(tmp_path: Path, docker: Docker) -> Non
     double.add_devices(100, lambda n: {"a": 1})
     with (
         DockerRegistry.started(tmp_path / "registry") as registry,
-        double.started(tmp_path / "pki"),
+        double.started(local_certificate()),
         Hub(Connection.of(double.access.connection_string(), ca=double.ca)) as hub,
     ):
         name = f"127.0.0.1:{registry.port}/edge/fan"

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mlpack.stores.project import Project
+from mlpack.project.directory import ProjectDirectory
+from tests.command_schemas import validator
 from tests.e2e.engines import Docker, Podman, free_port, run
 from tests.support import run as mlpack
 from tests.support import tiny_onnx
@@ -20,7 +21,9 @@ BROKEN = "def init():\n    raise RuntimeError('no weights')\n\ndef run(raw):\n  
 
 
 @pytest.fixture(scope="module")
-def releases(real_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+def releases(
+    real_project: ProjectDirectory, tmp_path_factory: pytest.TempPathFactory
+) -> ProjectDirectory:
     """Two good releases and one whose script does not start."""
     folder = tmp_path_factory.mktemp("models")
     script = folder / "score.py"
@@ -29,7 +32,7 @@ def releases(real_project: Project, tmp_path_factory: pytest.TempPathFactory) ->
     for command in (
         *(["register", str(model), "--name", "here"] for model in models),
         ["register", str(models[0]), "--name", "broken", "--scoring", str(script)],
-        *(["build", name] for name in ("here:1", "here:2", "broken")),
+        *(["build", name, "--allow", "start"] for name in ("here:1", "here:2", "broken")),
     ):
         done = mlpack("-C", str(real_project.root), *command)
         assert done.exit_code == 0, done.output
@@ -60,14 +63,18 @@ def engine(
     return found
 
 
-def call(project: Project, *args: str) -> dict[str, object]:
+def call(project: ProjectDirectory, *args: str) -> dict[str, object]:
     done = mlpack("-C", str(project.root), "--json", *args)
     assert done.exit_code == 0, done.output
     answer: dict[str, object] = json.loads(done.stdout)
+    if args[0] in ("load", "run"):
+        validator(args[0]).validate(answer)
     return answer
 
 
-def test_a_release_is_loaded_run_and_scores(releases: Project, engine: Docker | Podman) -> None:
+def test_a_release_is_loaded_run_and_scores(
+    releases: ProjectDirectory, engine: Docker | Podman
+) -> None:
     first = call(releases, "load", "here:1", "--engine", engine.name)
     assert first["name"] == "localhost/here:1"
     assert first["layers"] == 5
@@ -88,7 +95,7 @@ def test_a_release_is_loaded_run_and_scores(releases: Project, engine: Docker | 
 
 
 def test_one_that_cannot_start_says_its_last_words_and_is_gone(
-    releases: Project, engine: Docker | Podman
+    releases: ProjectDirectory, engine: Docker | Podman
 ) -> None:
     way = ["--engine", engine.name, "--network", "host", "--port", str(free_port())]
     done = mlpack("-C", str(releases.root), "run", "broken", *way)
@@ -99,12 +106,12 @@ def test_one_that_cannot_start_says_its_last_words_and_is_gone(
 
 
 def test_a_daemon_that_is_not_there_is_said(
-    releases: Project, monkeypatch: pytest.MonkeyPatch
+    releases: ProjectDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
     done = mlpack("-C", str(releases.root), "load", "here:1")
     assert done.exit_code == 1
-    assert done.stderr.startswith("error: docker version: ")
+    assert done.stderr.startswith("error: no Docker daemon answers at tcp://127.0.0.1:1")
     monkeypatch.setenv("PATH", "/nowhere")
     done = mlpack("-C", str(releases.root), "load", "here:1", "--engine", "podman")
     assert "podman is not installed" in done.stderr

@@ -24,8 +24,8 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from mlpack.render.container import confining_options
-from mlpack.stores.project import Project
+from mlpack.iotedge.module import confining_options
+from mlpack.project.directory import ProjectDirectory
 from tests.e2e.engines import Docker, free_port, run
 from tests.examples.conftest import EXAMPLES, ZOO, load
 from tests.examples.fan import trained
@@ -98,7 +98,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def project(real_project: Project, folders: Mapping[str, Path]) -> Project:
+def project(real_project: ProjectDirectory, folders: Mapping[str, Path]) -> ProjectDirectory:
     """Every module registered and built on the one base, as its own project's settings say."""
     for name, folder in folders.items():
         script = str(EXAMPLES / name / "score.py")
@@ -120,7 +120,9 @@ def engine(docker: Docker, monkeypatch: pytest.MonkeyPatch) -> Docker:
 
 
 @contextmanager
-def running(project: Project, name: str, docker: Docker, *args: str) -> Iterator[tuple[str, str]]:
+def running(
+    project: ProjectDirectory, name: str, docker: Docker, *args: str
+) -> Iterator[tuple[str, str]]:
     """The module as ``mlpack run`` starts it: where it scores, and its container."""
     port = str(free_port())
     way = ["run", f"module-{name}", "--network", "host", "--port", port, *args]
@@ -219,7 +221,11 @@ WAYS: tuple[Callable[[httpx.Client, Case], Mapping[str, object]], ...] = (
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_confined_module_scores_what_onnxruntime_scores(
-    project: Project, engine: Docker, folders: Mapping[str, Path], tmp_path: Path, name: str
+    project: ProjectDirectory,
+    engine: Docker,
+    folders: Mapping[str, Path],
+    tmp_path: Path,
+    name: str,
 ) -> None:
     asked = case(name, folders)
     with (
@@ -303,7 +309,9 @@ class Clients:
         return str(answer.status)
 
 
-def test_no_accepted_request_is_lost_when_it_is_stopped(project: Project, engine: Docker) -> None:
+def test_no_accepted_request_is_lost_when_it_is_stopped(
+    project: ProjectDirectory, engine: Docker
+) -> None:
     with running(project, "fan", engine) as (url, container):
         clients = Clients(int(url.removesuffix("/score").rpartition(":")[2]))
         clients.start()
@@ -322,7 +330,7 @@ def test_no_accepted_request_is_lost_when_it_is_stopped(project: Project, engine
 
 
 def test_a_file_that_was_tampered_with_ends_the_container_with_a_clear_line(
-    project: Project, engine: Docker, folders: Mapping[str, Path], tmp_path: Path
+    project: ProjectDirectory, engine: Docker, folders: Mapping[str, Path], tmp_path: Path
 ) -> None:
     with running(project, "fan", engine):
         pass  # loaded
@@ -330,7 +338,7 @@ def test_a_file_that_was_tampered_with_ends_the_container_with_a_clear_line(
     content = bytearray((folders["fan"] / "fan.onnx").read_bytes())
     content[len(content) // 2] ^= 1
     other.write_bytes(content)
-    inside = f"{PLACE}/azureml-models/module-fan/1/fan.onnx"
+    inside = f"{PLACE}/azureml-models/module-fan/1/fan/fan.onnx"
     done = subprocess.run(
         [
             *engine.command("run", "--rm", "--network", "host", *confining_options()),
@@ -347,4 +355,4 @@ def test_a_file_that_was_tampered_with_ends_the_container_with_a_clear_line(
     said = json.loads(line)
     assert said["level"] == "error"
     assert f"{inside} has {len(content)} bytes and sha256" in said["message"]
-    assert "not the one that was released" in said["message"]
+    assert "the model is not the released one" in said["message"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,10 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.wait import WebDriverWait
 
-from tests.runtime.support import FAN, PICTURE, release, serving
+from mlpack.runtime.http.form import request
+from mlpack.runtime.http.page import first_that_scores
+from tests.runtime.support import FAN, PICTURE, release, serving, started
+from tests.runtime.test_form import MODELS, PICTURES
 from tests.support import tiny_onnx, unavailable
 
 pytestmark = pytest.mark.e2e
@@ -46,7 +50,7 @@ def browser() -> Iterator[WebDriver]:
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("pictures")
-    release(folder, PICTURE, "colours/2")
+    release(folder, PICTURE, "colors/2")
     with serving(folder) as address:
         yield address
 
@@ -74,8 +78,8 @@ def wait(browser: WebDriver, selector: str, words: str) -> None:
     )
 
 
-def picture(path: Path, colour: str, size: tuple[int, int] = (80, 40)) -> Path:
-    Image.new("RGB", size, colour).save(path)
+def picture(path: Path, color: str, size: tuple[int, int] = (80, 40)) -> Path:
+    Image.new("RGB", size, color).save(path)
     return path
 
 
@@ -101,8 +105,8 @@ def test_a_picture_gets_five_bars_and_a_frame(
     browser: WebDriver, pictures: str, tmp_path: Path
 ) -> None:
     browser.get(pictures)
-    assert text(browser, "h1") == "colours version 2"
-    assert "Choose a picture to see what the model says." in text(browser, "#result")
+    assert text(browser, "h1") == "colors version 2"
+    assert "Choose a picture" in text(browser, "#result")
     choose(browser, picture(tmp_path / "red.png", "#c81e14"))
     wait(browser, ".bars", "Red")
     assert bars(browser) == [
@@ -167,7 +171,7 @@ def test_a_file_that_is_no_picture_is_refused(
     wrong = tmp_path / "notes.txt"
     wrong.write_text("no picture")
     choose(browser, wrong)
-    wait(browser, "#error", "notes.txt is neither a JPEG nor a PNG picture.")
+    wait(browser, "#error", "notes.txt is not a JPEG or PNG picture.")
     assert not browser.find_elements(By.CSS_SELECTOR, ".bars, #frame rect")
 
 
@@ -217,37 +221,163 @@ def test_the_keyboard_reaches_everything_that_is_used(browser: WebDriver, fan: s
         if found.tag_name != "body":
             reached.append(found.accessible_name)
     assert set(reached) == {
-        *("Rotation", "Temperature", "A b", "Score", "Answer as JSON", "From a program"),
+        *("Rotation", "Temperature", "A b", "Score", "Response as JSON", "From a program"),
         *("OpenAPI", "Open Inference Protocol", "Metrics"),
     }
 
 
-def test_numbers_and_json_are_asked_for_without_a_script(
-    browser: WebDriver, tmp_path: Path
+def scored(browser: WebDriver) -> None:
+    browser.find_element(By.ID, "send").click()
+    WebDriverWait(browser, 20).until(
+        lambda _: (
+            browser.find_element(By.ID, "facts").is_displayed()
+            or browser.find_element(By.ID, "error").is_displayed()
+        )
+    )
+    assert text(browser, "#error") == ""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("numbers", "scalar", "int64", "uint64", "bool", "text", "two rows", "longer"),
+        *("very long", "quotes", "members of objects", "unicode", "columns", "strict"),
+        *("strict columns", "long enough", "only zero", "with default", "no input", "mapped"),
+    ],
+)
+def test_the_first_request_is_pythons_and_scores(
+    browser: WebDriver, tmp_path: Path, name: str
 ) -> None:
-    small, large = tmp_path / "small", tmp_path / "large"
-    for folder, features in ((small, 4), (large, 40)):
-        made = release(folder, model="tiny/1")
-        tiny_onnx(made.model_dir / "model.onnx", features=features)
-    with serving(small) as address:
+    made = release(tmp_path, model="made/1")
+    MODELS[name](made.model_dir / "model.onnx")
+    with started(made) as module:
+        sent = request(first_that_scores(module))
+    with serving(tmp_path) as address:
         browser.get(address)
-        fields = browser.find_elements(By.CSS_SELECTOR, "input[type=number]")
-        assert [each.accessible_name for each in fields] == ["x[0]", "x[1]", "x[2]", "x[3]"]
-        fields[3].clear()
-        fields[3].send_keys("2", Keys.ENTER)
-        wait(browser, "#raw pre", "6.5")
-    with serving(large) as address:
+        browser.execute_script(
+            "const own = fetch; window.sent = [];"
+            "window.fetch = (url, made) => { window.sent.push(made.body); return own(url, made); }"
+        )
+        scored(browser)
+        assert sent is not None
+        [body] = browser.execute_script("return window.sent")
+        assert body.encode() == sent.content
+        assert "curl" in str(browser.find_element(By.ID, "curl").get_attribute("textContent"))
+        assert not complaints(browser)
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_picture_becomes_the_models_pixels(browser: WebDriver, tmp_path: Path, name: str) -> None:
+    made = release(tmp_path, model="made/1")
+    MODELS[name](made.model_dir / "model.onnx")
+    with serving(tmp_path) as address:
         browser.get(address)
-        browser.find_element(By.ID, "send").click()
-        wait(browser, "#raw pre", "0.5")
-        area = browser.find_element(By.ID, "json")
+        choose(browser, picture(tmp_path / "white.png", "white"))
+        wait(browser, "#facts", "received")
+        cells = {each.text for each in browser.find_elements(By.CSS_SELECTOR, "td")}
+        assert cells == {"255" if name == "interleaved bytes" else "1"}
+        if name == "planar":
+            scale = browser.find_element(By.ID, "scale")
+            assert scale.accessible_name == "Values of a pixel"
+            scale.send_keys("0 to 255")
+            wait(browser, "td", "255")
+        assert not complaints(browser)
+
+
+def test_values_are_taken_as_they_are_entered(browser: WebDriver, tmp_path: Path) -> None:
+    made = release(tmp_path, model="made/1")
+    MODELS["uint64"](made.model_dir / "model.onnx")
+    with serving(tmp_path) as address:
+        browser.get(address)
+        [field] = browser.find_elements(By.CSS_SELECTOR, "input[type=number]")
+        assert field.accessible_name == "x"
+        field.clear()
+        field.send_keys("18446744073709551615", Keys.ENTER)
+        wait(browser, ".scalar", "18446744073709551615")
+
+
+def test_many_values_are_one_text(browser: WebDriver, tmp_path: Path) -> None:
+    made = release(tmp_path, model="tiny/1")
+    tiny_onnx(made.model_dir / "model.onnx", features=100)
+    with serving(tmp_path) as address:
+        browser.get(address)
+        scored(browser)
+        wait(browser, ".scalar", "4950.5")
+        area = browser.find_element(By.TAG_NAME, "textarea")
+        assert area.accessible_name == "x"
         area.clear()
-        area.send_keys('{"x": [[1, 2]]}')
+        area.send_keys(", ".join(["0"] * 99 + ["2"]))
+        browser.find_element(By.ID, "send").click()
+        wait(browser, ".scalar", "198.5")
+        area.clear()
+        area.send_keys("1, 2")
         browser.find_element(By.ID, "send").click()
         wait(browser, "#error", "Not scored: ")
     # The module has ended meanwhile.
     browser.find_element(By.ID, "send").click()
-    wait(browser, "#error", "The module cannot be reached.")
+    wait(browser, "#error", "Cannot reach the module.")
+
+
+def test_a_default_can_be_replaced(browser: WebDriver, tmp_path: Path) -> None:
+    made = release(tmp_path, model="made/1")
+    MODELS["with default"](made.model_dir / "model.onnx")
+    with serving(tmp_path) as address:
+        browser.get(address)
+        scored(browser)
+        wait(browser, "td", "2")
+        browser.find_element(By.CSS_SELECTOR, "#more summary").click()
+        browser.find_element(By.TAG_NAME, "textarea").send_keys("[7]")
+        browser.find_element(By.ID, "send").click()
+        wait(browser, "td", "7")
+
+
+RESULTS = [
+    ({"result": [[0.1, 0.9]]}, ".bars li:first-child", "1\n90.0 %"),
+    ({"result": [{"cat": 0.25, "dog": 0.75}]}, ".bars li:first-child", "dog\n75.0 %"),
+    ({"result": {"label": ["a"], "p": [[0.5, 0.5]]}}, "h3", "label"),
+    ({"result": [[1, 2], [3, 4]]}, "td", "4"),
+    ({"result": [{"a": 1}, {"a": "two"}]}, "th", "a"),
+    ({"result": [[[1, 2], [3, 4]], [[5, 6], [7, 8]]]}, "#result .quiet", "2 values"),
+    ({"result": list(range(1000))}, "#result .quiet", "980 more rows"),
+    ({"result": [[0.5]] * 200_000}, "#result .quiet", "199,980 more rows"),
+    ({"result": 1234567890.0}, ".scalar", "1234567890"),
+    ({"result": [[]]}, "#result", "empty"),
+    ({"result": None}, ".scalar", "null"),
+    ({"result": "x" * 1000}, ".scalar", "x…"),
+    ({"result": 9007199254740993}, ".scalar", "9007199254740993"),
+    ("words", ".scalar", "words"),
+    ([], "#result", "empty"),
+    ({"anything": {"deep": [1.5]}}, "#result", "1.5"),
+]
+
+
+def test_results_of_any_shape_are_shown(browser: WebDriver, tmp_path: Path) -> None:
+    script = "import json\ndef init(): pass\ndef run(data): return json.loads(data)"
+    release(tmp_path, script, model="echo/1")
+    with serving(tmp_path) as address:
+        browser.get(address)
+        for result, selector, words in RESULTS:
+            area = browser.find_element(By.ID, "json")
+            browser.execute_script("arguments[0].value = arguments[1]", area, json.dumps(result))
+            scored(browser)
+            wait(browser, selector, words)
+        assert not complaints(browser)
+
+
+def test_the_result_is_in_view_on_a_phone(browser: WebDriver, tmp_path: Path) -> None:
+    screen = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    made = release(tmp_path, model="tiny/1")
+    tiny_onnx(made.model_dir / "model.onnx", features=60)
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    with serving(tmp_path) as address:
+        browser.get(address)
+        scored(browser)
+        place = browser.execute_script(
+            "return document.querySelector('.scalar').getBoundingClientRect().toJSON()"
+        )
+        assert 0 <= place["top"] < place["bottom"] <= 844
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -256,9 +386,9 @@ def test_it_fits_the_screen_and_can_be_read(
     browser: WebDriver, pictures: str, tmp_path: Path, width: int, scheme: str
 ) -> None:
     screen = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
-    colours = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    colors = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", colours)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", colors)
     browser.get(pictures)
     choose(browser, picture(tmp_path / "wide.png", "red", (2000, 300)))
     wait(browser, ".bars", "Red")
@@ -270,7 +400,7 @@ def test_it_fits_the_screen_and_can_be_read(
 
 CONTRAST = """
 // WCAG 2.2, "relative luminance" and "contrast ratio".
-const luminance = (colour) => colour.match(/[0-9.]+/g).slice(0, 3).map((each) => each / 255)
+const luminance = (color) => color.match(/[0-9.]+/g).slice(0, 3).map((each) => each / 255)
   .map((each) => each <= 0.04045 ? each / 12.92 : ((each + 0.055) / 1.055) ** 2.4)
   .reduce((sum, each, place) => sum + each * [0.2126, 0.7152, 0.0722][place], 0);
 const element = document.querySelector(arguments[0]);

@@ -1,4 +1,4 @@
-"""Patch releases in real engines: what they fetch, and that they score as the model does."""
+"""Packed and patch releases in real engines: what they fetch, and that they score as the model."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from mlpack.api.diff import find_move
-from mlpack.plan.delta import Delta, delta
-from mlpack.plan.wire import Link
-from mlpack.stores.project import Project
-from mlpack.stores.references import find_image
+from mlpack.api.plan import find_update
+from mlpack.plan.engines import Link
+from mlpack.plan.transfer import PullDiff, diff_pull
+from mlpack.project.directory import ProjectDirectory
+from mlpack.project.references import find_image
 from tests.e2e.conftest import scratch
 from tests.e2e.engines import Containerd, Docker, Podman, free_port, run
 from tests.e2e.situations import LATENCY, RULES
@@ -43,30 +43,33 @@ ROWS = [[0.1, 0.2, 0.3, 0.4], [1, -1, 2, -2], [0, 0, 0, 1]]
 
 @dataclass(frozen=True)
 class Place:
-    """A registry with an anchor and a patch release on it, behind a proxy that counts."""
+    """A registry with an anchor and patch releases on it, behind a proxy that counts.
 
-    project: Project
+    The anchor of ``tuned`` is packed, that of ``plain`` has its model as it is.
+    """
+
+    project: ProjectDirectory
     registry: DockerRegistry
     proxy: CountingProxy
     models: Path
 
-    def reference(self, version: int) -> str:
+    def reference(self, version: int, name: str = "tuned") -> str:
         """The release as a device names it."""
-        digest = find_image(self.project, f"tuned:{version}").target.digest
+        digest = find_image(self.project, f"{name}:{version}").target.digest
         return f"127.0.0.1:{self.proxy.port}/{REPOSITORY}@{digest}"
 
-    def planned(self, rule: str, old: str, version: int, connections: int) -> Delta:
+    def planned(self, rule: str, old: str, version: int, connections: int) -> PullDiff:
         """What mlpack predicts for a device on ``old``."""
-        move = find_move(self.project, old, find_image(self.project, f"tuned:{version}"))
+        update = find_update(self.project, old, find_image(self.project, f"tuned:{version}"))
         link = Link(
             tls="none",
             registry=f"127.0.0.1:{self.proxy.port}",
             repository=REPOSITORY,
             connections=connections,
         )
-        return delta(rule, old, f"tuned:{version}", replace(move.pull, link=link))
+        return diff_pull(rule, old, f"tuned:{version}", replace(update.pull, link=link))
 
-    def pull(self, device: Device, old: str, version: int) -> tuple[Count, Delta]:
+    def pull(self, device: Device, old: str, version: int) -> tuple[Count, PullDiff]:
         """Pull a release onto a device that holds ``old``; what it took, and what was planned."""
         self.proxy.take()
         device.pull(self.reference(version))
@@ -89,20 +92,26 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(real_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def place(
+    real_project: ProjectDirectory, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Place]:
     models = tmp_path_factory.mktemp("tuned")
     root = str(real_project.root)
     with scratch() as folder, DockerRegistry.started(folder / "registry") as registry:
         for version, tuned in ((1, 0), (2, 1), (3, 2)):
             model = dense_onnx(models / f"{version}.onnx", tuned=tuned, width=WIDTH)
             shutil.copyfile(model, models / "model.onnx")
-            for command in (
-                ["register", str(models / "model.onnx"), "--name", "tuned"],
-                ["build", "tuned"],
-                ["push", "tuned", "--to", f"127.0.0.1:{registry.port}/{REPOSITORY}"],
+            for name, strategy in (
+                ("tuned", "auto"),
+                ("plain", "layer" if version == 1 else "auto"),
             ):
-                done = mlpack("-C", root, *command)
-                assert done.exit_code == 0, done.output
+                for command in (
+                    ["register", str(models / "model.onnx"), "--name", name],
+                    ["build", name, "--strategy", strategy],
+                    ["push", name, "--to", f"127.0.0.1:{registry.port}/{REPOSITORY}"],
+                ):
+                    done = mlpack("-C", root, *command)
+                    assert done.exit_code == 0, done.output
         with CountingProxy.started(registry.port, delay=LATENCY) as proxy:
             yield Place(real_project, registry, proxy, models)
 
@@ -131,8 +140,12 @@ def device(request: pytest.FixtureRequest) -> Iterator[Device]:
 def test_a_device_on_the_anchor_fetches_the_patch_alone(place: Place, device: Device) -> None:
     anchor, patch = (find_image(place.project, f"tuned:{n}").image for n in (1, 2))
     assert patch.layers[-1].size < 0.7 * anchor.layers[-1].size
+    plain = find_image(place.project, "plain:1").image
+    assert anchor.layers[-1].size < 0.92 * plain.layers[-1].size
     count, planned = place.pull(device, "none", 1)
+    assert planned.transfer.layers == sum(each.size for each in anchor.layers)
     assert count.total == planned.transfer.total
+    assert_scores(place, device, 1)
     count, planned = place.pull(device, "tuned:1", 2)
     assert planned.transfer.layers == patch.layers[-1].size
     assert count.total == planned.transfer.total
@@ -160,9 +173,14 @@ def answers(service: Service) -> list[list[float]]:
     return found
 
 
-def assert_scores(place: Place, device: Device, version: int) -> None:
+def test_a_patch_on_an_anchor_that_is_not_packed(place: Place, docker: Docker) -> None:
+    docker.pull(place.reference(2, "plain"))
+    assert_scores(place, docker, 2, "plain")
+
+
+def assert_scores(place: Place, device: Device, version: int, name: str = "tuned") -> None:
     """Start it as on a device (no root, nothing writable but /tmp), and compare its answers."""
-    service = Service(device, place.reference(version))
+    service = Service(device, place.reference(version, name))
     try:
         service.wait()
         assert answers(service) == place.expected(version)
@@ -201,7 +219,7 @@ def test_a_volume_keeps_the_model(place: Place, docker: Docker) -> None:
         damaged[len(damaged) // 2] ^= 1
         kept.write_bytes(damaged)
         said = rebuilt(place, docker, volume)
-        assert "is damaged: it is made again" in said
+        assert "is damaged" in said
         assert "rebuilding " in said
         assert kept.read_bytes() == (place.models / "2.onnx").read_bytes()
         # Kept, it can be read where it cannot be written.
@@ -217,18 +235,27 @@ def test_a_volume_that_cannot_be_written_is_passed_over(place: Place, docker: Do
     assert "in /tmp/mlpack-model-" in said
 
 
-def test_a_patch_whose_anchor_is_hidden_ends_with_one_line(place: Place, docker: Docker) -> None:
-    place.pull(docker, "none", 2)
-    with scratch() as folder:
-        hidden = ["-v", f"{folder}:/var/azureml-app/azureml-models:ro"]
-        name = place.reference(2)
+@pytest.mark.parametrize(
+    ("model", "folder", "file"),
+    [
+        ("plain", "azureml-models", "azureml-models/plain/1/model.onnx"),
+        ("tuned", "mlpack", "mlpack/patch.mlpd"),
+    ],
+)
+def test_a_patch_whose_anchor_is_hidden_ends_with_one_line(
+    model: str, folder: str, file: str, place: Place, docker: Docker
+) -> None:
+    name = place.reference(2, model)
+    docker.pull(name)
+    with scratch() as empty:
+        hidden = ["-v", f"{empty}:/var/azureml-app/{folder}:ro"]
         container = docker.start(name, [f"MLPACK_PORT={free_port()}"], hidden)
         status = run(*docker.command("wait", container))
         said = docker.logs(container)
         run(*docker.command("rm", container))
     assert status == "1"
     [line] = said.splitlines()
-    assert "azureml-models/tuned/1/model.onnx cannot be read" in json.loads(line)["message"]
+    assert f"{file} cannot be read" in json.loads(line)["message"]
 
 
 def test_a_bundle_carries_the_patch_alone(place: Place, docker: Docker, tmp_path: Path) -> None:

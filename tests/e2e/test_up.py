@@ -1,4 +1,4 @@
-"""``mlpack up`` and ``down`` on a real Docker daemon: the fan, and the broker beside it."""
+"""``mlpack up`` and ``down`` on Debian 13's Docker and Compose: a fan and a broker."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from typing import Any
 
 import pytest
 
-from mlpack.stores.project import Project
+from mlpack.project.directory import ProjectDirectory
 from tests.cli.test_registry import serving
+from tests.command_schemas import validator
 from tests.e2e.conftest import scratch
-from tests.e2e.engines import Docker, free_port, needs, run
+from tests.e2e.engines import Docker, compose_config, free_port, needs, run, trixie
 from tests.examples.fan import EXAMPLE, trained
 from tests.support import run as mlpack
 from tests.support import tiny_onnx
@@ -63,13 +64,13 @@ class Here:
     """A project with a release, a daemon, and the manifest that runs the one on the other."""
 
     docker: Docker
-    project: Project
+    project: ProjectDirectory
     path: Path
     port: int
     broker_port: int
 
     def write(self, **change: Callable[[dict[str, Any]], object]) -> None:
-        """Render the manifest anew, with the broker in it, and each module changed as asked."""
+        """Render the manifest again, with the broker in it, and each module changed as asked."""
         args = ["render", "vanfan", "--repository", REPOSITORY, "-o", str(self.path)]
         assert mlpack("-C", str(self.project.root), *args).exit_code == 0
         deployment = json.loads(self.path.read_text())
@@ -106,6 +107,7 @@ class Here:
         done = mlpack("-C", str(self.project.root), "--json", *args, str(self.path))
         assert done.exit_code == 0, done.output
         found: dict[str, Any] = json.loads(done.stdout)
+        validator(args[0]).validate(found)
         return found
 
     def up(self, *args: str) -> dict[str, Any]:
@@ -149,7 +151,9 @@ class Here:
 
 
 @pytest.fixture(scope="module")
-def releases(real_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+def releases(
+    real_project: ProjectDirectory, tmp_path_factory: pytest.TempPathFactory
+) -> ProjectDirectory:
     """The fan, released."""
     model = tmp_path_factory.mktemp("fan") / "fan.onnx"
     model.write_bytes(trained())
@@ -163,14 +167,25 @@ def releases(real_project: Project, tmp_path_factory: pytest.TempPathFactory) ->
     return real_project
 
 
+@pytest.fixture(scope="module")
+def docker(request: pytest.FixtureRequest) -> Iterator[Docker]:
+    """Debian 13's daemon with its own image store, or as parametrized with containerd's."""
+    with scratch() as folder:
+        settings = folder / "daemon.json"
+        containerd = getattr(request, "param", "overlay2") == "containerd"
+        settings.write_text(json.dumps({"features": {"containerd-snapshotter": containerd}}))
+        configured = ("--config-file", str(settings))
+        with Docker.started(folder / "docker", *configured, debian=trixie()) as started:
+            yield started
+
+
 @pytest.fixture
 def here(
-    docker: Docker, releases: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    docker: Docker, releases: ProjectDirectory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[Here]:
     needs("mosquitto")
-    # Of the client's tool only the tests make use.
     monkeypatch.setenv("DOCKER_HOST", docker.address)
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "no-logins"))
+    monkeypatch.setenv("DOCKER_CONFIG", str(compose_config(tmp_path / "docker-config")))
     broker_image(docker, tmp_path)
     found = Here(docker, releases, tmp_path / "deployment.json", free_port(), free_port())
     found.write()
@@ -188,6 +203,7 @@ def connect(port: int) -> bool:
     return True
 
 
+@pytest.mark.parametrize("docker", ["overlay2", "containerd"], indirect=True)
 def test_it_runs_scores_changes_what_changed_and_leaves_nothing(here: Here) -> None:
     planned = here.up("--dry-run")
     assert {name: each["action"] for name, each in planned.items()} == {
@@ -264,53 +280,42 @@ def test_on_the_hosts_network_modules_find_each_other_too(here: Here) -> None:
 
 
 @pytest.mark.parametrize("network", ["own", "host"])
-def test_a_port_that_is_taken_leaves_all_as_it_was(here: Here, network: str) -> None:
+def test_a_port_that_is_in_use_is_named(here: Here, network: str) -> None:
     with socket.create_server(("127.0.0.1", here.port)):
         said = here.refused("--network", network)
-    assert f"error: module vanfan: port {here.port} of this machine is taken" in said
-    assert "all is as it was before" in said
-    assert here.containers() == {}
-    assert here.networks() == set()
+    assert f"port {here.port} of this machine is in use" in said
+    assert here.up()["vanfan"]["state"] == "ready"
 
 
 @pytest.mark.parametrize(
-    ("options", "reason", "left"),
+    ("options", "reason"),
     [
-        # The one is refused before the old container has ended, the other after it.
         (
             {"HostConfig": {"Mounts": [{"Type": "bind", "Source": "/no", "Target": "/x"}]}},
             "bind source path does not exist",
-            "nothing was changed",
         ),
-        (
-            {"Cmd": ["/no/such/program"]},
-            "no such file or directory",
-            "what this run began was undone: all is as it was before",
-        ),
+        ({"Cmd": ["/no/such/program"]}, "no such file or directory"),
     ],
 )
-def test_a_change_that_docker_refuses_leaves_what_ran_before(
-    here: Here, options: Mapping[str, object], reason: str, left: str
+def test_a_change_that_docker_refuses_can_be_taken_back(
+    here: Here, options: Mapping[str, object], reason: str
 ) -> None:
     here.up()
-    before, fan = here.containers(), here.inspect("vanfan")
     here.write(
         broker=lambda module: module["settings"].update({"createOptions": json.dumps(options)})
     )
-    said = here.refused()
-    assert "error: module broker: " in said
-    assert reason in said
-    assert left in said
-    assert here.containers() == before
-    assert here.inspect("vanfan")["State"] == fan["State"]
+    assert reason in here.refused()
+    here.write()
+    assert [each["state"] for each in here.up().values()] == ["running", "ready"]
+    assert set(here.containers()) == {"broker", "vanfan"}
     assert connect(here.broker_port)
 
 
-def test_a_module_that_ends_says_its_last_words(here: Here) -> None:
+def test_the_last_lines_of_a_module_that_ends_are_shown(here: Here) -> None:
     broken = json.dumps({"Cmd": ["/usr/bin/cat", "/no/such/file"]})
     here.write(broker=lambda module: module["settings"].update({"createOptions": broken}))
     said = here.refused()
-    assert "the last that broker said:" in said
+    assert "the last lines of broker:" in said
     assert "/no/such/file: No such file or directory" in said
     assert "error: module broker: ended with status 1" in said
     # It and the others stay to be looked at.
@@ -323,6 +328,12 @@ def test_a_module_that_ends_says_its_last_words(here: Here) -> None:
     assert "error: module broker: ended and was restarted" in here.refused()
 
 
+def test_a_module_may_end_by_itself_with_status_0(here: Here) -> None:
+    short = json.dumps({"Cmd": ["/usr/bin/cat", "/etc/passwd"]})
+    here.write(broker=lambda module: module["settings"].update({"createOptions": short}))
+    assert here.up()["broker"]["state"] == "ended with status 0"
+
+
 def test_health_checks_and_modules_that_are_to_be_stopped(here: Here) -> None:
     def check(path: str) -> dict[str, str]:
         test = {"Test": ["CMD", "/usr/bin/cat", path], "Interval": 10**8, "Retries": 1}
@@ -333,17 +344,19 @@ def test_health_checks_and_modules_that_are_to_be_stopped(here: Here) -> None:
     here.write(broker=lambda module: module["settings"].update(check("/no/such/file")))
     assert "error: module broker: still unhealthy" in here.refused("--timeout", "3")
     here.write(broker=lambda module: module.update({"status": "stopped"}))
-    stopped = here.up()["broker"]
-    assert (stopped["action"], stopped["state"], stopped["addresses"]) == ("replace", "stopped", [])
+    done = here.call("up")
+    assert [each["name"] for each in done["modules"]] == ["vanfan"]
+    assert done["removed"] == ["broker"]
+    assert "module broker is not started: its status is stopped" in done["skipped"]
     here.write()
-    assert here.up("--no-wait")["broker"]["action"] == "start"
+    assert here.up("--no-wait")["broker"]["action"] == "create"
 
 
 def test_a_name_that_is_taken_is_refused_and_left_alone(here: Here) -> None:
     way = ["run", "-d", "--name", "broker", BROKER, "/usr/bin/sleep", "99"]
     foreign = run(*here.docker.command(*way))
     try:
-        assert "module broker: there is a container of that name" in here.refused()
+        assert "module broker: another container of that name exists" in here.refused()
         assert set(here.containers()) == {"broker"}
     finally:
         run(*here.docker.command("rm", "-f", foreign))
@@ -351,14 +364,14 @@ def test_a_name_that_is_taken_is_refused_and_left_alone(here: Here) -> None:
     other = here.path.with_name("other.json")
     shutil.copy(here.path, other)
     done = mlpack("-C", str(here.project.root), "up", str(other))
-    assert f"container of that name is of {here.path}" in done.stderr
+    assert f"container of that name belongs to {here.path}" in done.stderr
     done = mlpack("down", str(other))
     assert done.exit_code == 0
-    assert f"of {here.path} there is something" in done.stdout
+    assert f"{here.path} is running" in done.stdout
 
 
 def test_images_are_pulled_with_the_manifests_login_which_nobody_sees(
-    here: Here, releases: Project, tmp_path: Path
+    here: Here, releases: ProjectDirectory, tmp_path: Path
 ) -> None:
     secret = "open sesame, please"
     (tmp_path / "password").write_text(secret)
@@ -412,69 +425,31 @@ def test_images_are_pulled_with_the_manifests_login_which_nobody_sees(
     run(*here.docker.command("rmi", "-f", fan))
 
 
-def test_a_daemon_that_makes_no_networks_runs_them_on_the_hosts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    needs("mosquitto")
-    port = free_port()
-    conf = tmp_path / "mosquitto.conf"
-    conf.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
-    conf.chmod(0o644)
-    options = {
-        "Cmd": LISTEN.split(),
-        "ExposedPorts": {f"{port}/tcp": {}},
-        "HostConfig": {"Binds": [f"{conf}:/etc/mosquitto.conf:ro"]},
-    }
-    module = {
-        "type": "docker",
-        "status": "running",
-        "restartPolicy": "always",
-        "settings": {"image": BROKER, "createOptions": json.dumps(options)},
-    }
-    content = {"$edgeAgent": {"properties.desired.modules.broker": module}}
-    path = tmp_path / "layered.json"
-    path.write_text(json.dumps({"modulesContent": content}))
-    # One network fits.
-    pool = ("--default-address-pool", "base=172.30.7.0/24,size=24")
-    with scratch() as folder, Docker.started(folder / "docker", *pool) as docker:
-        broker_image(docker, tmp_path)
-        # Where something of this machine has these addresses, there are none already.
-        subprocess.run(docker.command("network", "create", "full"), check=False)
-        try:
-            monkeypatch.setenv("DOCKER_HOST", docker.address)
-            assert_on_the_host(path, port)
-        finally:
-            # The daemon would leave the network's bridge to this machine.
-            subprocess.run(docker.command("network", "rm", "full"), check=False)
-
-
-def assert_on_the_host(path: Path, port: int) -> None:
-    done = mlpack("up", str(path), "--json")
-    assert done.exit_code == 0, done.output
-    assert "so the modules share the network of this machine" in done.stderr
-    document = json.loads(done.stdout)
-    assert document["network"] == "host"
-    assert document["modules"][0]["addresses"] == [f"127.0.0.1:{port}"]
-    assert connect(port)
-    again = json.loads(mlpack("up", str(path), "--json").stdout)
-    assert again["modules"][0]["action"] == "keep"
-    assert mlpack("down", str(path)).exit_code == 0
-    assert not connect(port)
-
-
-def test_an_interrupted_run_leaves_all_as_it_was(here: Here) -> None:
+def test_an_interrupted_run_is_finished_by_the_next(here: Here) -> None:
     slow = json.dumps(SLOW)
     here.write(broker=lambda module: module["settings"].update({"createOptions": slow}))
     here.up()
-    before = here.containers()
     here.write()
     command = [sys.executable, "-m", "mlpack", "-C", str(here.project.root), "up", str(here.path)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        while "broker.next" not in here.containers():
+        # Compose makes the new container first, under another name.
+        while len(here.containers()) < 3:
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "all is as it was before" in said
     assert "error: interrupted" in said
-    assert here.containers() == before
+    assert {each["state"] for each in here.up().values()} == {"running", "ready"}
+    assert set(here.containers()) == {"broker", "vanfan"}
+    assert connect(here.broker_port)
+
+
+def test_without_compose_nothing_is_done_and_the_packages_are_named(
+    here: Here, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "empty"))
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    said = here.refused()
+    assert "docker compose version 2 is not installed" in said
+    assert "apt-get install docker-compose (Debian 13)" in said
+    assert here.containers() == {}

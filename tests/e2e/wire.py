@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import socket
 import subprocess
@@ -13,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.e2e.engines import free_port, needs, run
-from tests.support import unavailable
+from tests.support import lasting_folder, unavailable
 
 START_SECONDS = 20
 LEAF_BYTES, INTERMEDIATE_BYTES = 1228, 795
-"""DER bytes of the chain :data:`mlpack.plan.wire.PER_CONNECTION` was measured with."""
+"""DER bytes of the chain :data:`mlpack.plan.engines.PER_CONNECTION` was measured with."""
 
 _LOGGED = re.compile(r'"(GET|HEAD|POST|PUT|PATCH) (\S+) HTTP/[\d.]+" (\d{3}) (\d+)')
 
@@ -150,6 +151,12 @@ class Certificate:
         """DER bytes of the chain."""
         folder = self.chain.parent
         return sum(_der_bytes(folder / f"{name}.crt") for name in ("leaf", "intermediate"))
+
+
+@functools.cache
+def local_certificate() -> Certificate:
+    """The certificate of all doubles on localhost and ``*.blob.localhost``."""
+    return Certificate.made(lasting_folder() / "pki", "*.blob.localhost")
 
 
 def _der_bytes(certificate: Path) -> int:

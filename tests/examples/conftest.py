@@ -14,9 +14,9 @@ import httpx
 import pytest
 
 from mlpack.runtime.http.app import application
-from mlpack.runtime.module import Module
-from mlpack.runtime.settings import Settings
-from tests.serve.server import asking
+from mlpack.runtime.settings import RuntimeSettings
+from tests.registry.serve.server import asking
+from tests.runtime.support import start
 from tests.support import SHARED, require
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -36,11 +36,13 @@ def load(path: Path) -> ModuleType:
 @contextmanager
 def served(example: str, model: Path) -> Iterator[httpx.Client]:
     """A client of the module made of an example's score.py and the model's folder."""
-    settings = Settings(app_root=model, model_dir=model, script=EXAMPLES / example / "score.py")
+    settings = RuntimeSettings(
+        app_root=model, model_dir=model, script=EXAMPLES / example / "score.py"
+    )
     with pytest.MonkeyPatch.context() as patch:
         for name, value in settings.environment.items():
             patch.setenv(name, value)
-        module = Module.start(settings)
+        module = start(settings)
     try:
         with asking(application(module)) as client:
             yield client

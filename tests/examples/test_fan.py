@@ -13,7 +13,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from mlpack.model.recipe import Recipe
+from mlpack.settings.project_settings import ProjectSettings
 from tests.support import SHARED, make_project, require, run
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -67,6 +67,7 @@ def score(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType
     yield module
 
 
+@pytest.mark.slow
 def test_on_real_readings_the_network_is_no_worse_than_the_baseline(tmp_path: Path) -> None:
     data = require(SHARED / "fan" / "fan.csv")
     done = train(tmp_path, "--data", str(data))
@@ -89,6 +90,7 @@ def test_the_model_is_small_and_typed(trained: Path) -> None:
     assert {each.data_type for each in weights} == {onnx.TensorProto.FLOAT}
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_model_and_a_retrained_one_differs(
     trained: Path, tmp_path: Path
 ) -> None:
@@ -137,8 +139,9 @@ def test_one_reading_gives_one_answer(score: ModuleType) -> None:
     assert json.loads(json.dumps(answer)) == answer
 
 
-def test_several_readings_give_a_list(score: ModuleType) -> None:
-    answer = score.run(json.dumps({"data": [NORMAL, FAULTY]}))
+@pytest.mark.parametrize("member", ["data", "params"])
+def test_several_readings_give_a_list(score: ModuleType, member: str) -> None:
+    answer = score.run(json.dumps({member: [NORMAL, FAULTY]}))
     assert [each["fault"] for each in answer["result"]] == ["0", "1"]
 
 
@@ -151,7 +154,10 @@ def test_several_readings_give_a_list(score: ModuleType) -> None:
         '{"params": [1, 2, 3]}',
         '{"params": [1, 2, 3, "x"]}',
         '{"params": [1, 2, 3, null]}',
-        '{"params": [[1, 2, 3, 4]]}',
+        '{"params": [[[1, 2, 3, 4]]]}',
+        '{"params": [1, 2, 3, "4"]}',
+        '{"params": [1, 2, 3, true]}',
+        '{"data": [[1, 2, 3, 1e39]]}',
         '{"params": [1, 2, 3, NaN]}',
         '{"data": []}',
         '{"data": [[1, 2, 3, 4], [1]]}',
@@ -176,7 +182,7 @@ def test_a_folder_without_exactly_one_model_is_refused(
 
 
 def test_the_settings_are_settings() -> None:
-    recipe = Recipe.parse((TEMPLATE / "mlpack.toml").read_text())
+    recipe = ProjectSettings.parse((TEMPLATE / "mlpack.toml").read_text())
     assert (recipe.model, recipe.scoring) == ("fan", "score.py")
 
 

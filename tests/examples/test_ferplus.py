@@ -17,7 +17,7 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from mlpack.model.recipe import Recipe
+from mlpack.settings.project_settings import ProjectSettings
 from tests.examples.conftest import EXAMPLES, load, run_script, served
 from tests.support import SHARED, make_project, require, run
 
@@ -220,8 +220,8 @@ def test_the_oldest_test_vectors_are_of_another_range(ferplus_folder: Path) -> N
         ({}, "data", "send"),
         ([], "data", "send"),
         ({"data": []}, "data", "shape [0]"),
-        ({"data": "face"}, "data", "not a number"),
-        ({"data": [[1], [1, 2]]}, "data", "not all of one length"),
+        ({"data": "face"}, "data", "do not fit data tensor(float)"),
+        ({"data": [[1], [1, 2]]}, "data", "do not fit data tensor(float)"),
         ({"data": np.zeros((64, 63)).tolist()}, "data", "[1, 1, 64, 63]"),
         ({"data": np.zeros((1, 3, 64, 64)).tolist()}, "data", "[1, 3, 64, 64]"),
         ({"data": np.full((64, 64), -1).tolist()}, "data", "0 to 255"),
@@ -279,7 +279,7 @@ def test_what_is_fetched_is_the_zoo_s_files() -> None:
 
 
 def test_it_is_registered_and_built(ferplus_folder: Path, tmp_path: Path) -> None:
-    recipe = Recipe.parse((HERE / "mlpack.toml").read_text())
+    recipe = ProjectSettings.parse((HERE / "mlpack.toml").read_text())
     assert (recipe.model, recipe.scoring) == ("ferplus", "score.py")
     project = make_project(tmp_path / "p")
     for name in ("mlpack.toml", "score.py"):

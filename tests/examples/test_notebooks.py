@@ -11,7 +11,7 @@ import nbclient
 import nbformat
 import pytest
 
-from mlpack.stores.project import Project
+from mlpack.project.directory import ProjectDirectory
 from tests.support import tiny_base
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -38,7 +38,7 @@ def executed(name: str, model: Path, folder: Path) -> Any:  # noqa: ANN401
     # The tiny base holds no Pillow, and no device will run what is built on it.
     (project / "requirements.in").write_text("")
     shutil.copytree(model, project / "model", dirs_exist_ok=True)
-    tiny_base(Project(project))
+    tiny_base(ProjectDirectory(project))
     beside = folder / "notebooks"
     beside.mkdir()
     path = CHECKOUT / "notebooks" / f"{name}.ipynb"
@@ -56,6 +56,7 @@ def outputs(notebook: Any) -> tuple[str, int]:  # noqa: ANN401
     return text, sum("image/png" in each.get("data", {}) for each in found)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 @pytest.mark.parametrize("name", ["resnet50v2", "ferplus"])
 def test_a_notebook_runs(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:

@@ -9,7 +9,7 @@ import pytest
 from mlpack.errors import UsageError
 from mlpack.model.registration import About, VersionTaken, added, settle
 from mlpack.model.version import ModelFile, ModelVersion
-from mlpack.oci.digest import Digest
+from mlpack.oci.descriptor import Digest
 
 
 def version(content: str, number: str = "0", path: str = "m.onnx") -> ModelVersion:
@@ -57,6 +57,18 @@ def test_what_is_refused(candidate: ModelVersion, asked: str, said: str) -> None
     with pytest.raises(VersionTaken, match=said) as caught:
         settle(KNOWN, candidate, asked)
     assert caught.value.hint
+
+
+def test_new_content_is_newer_than_all_before_it_whatever_the_clock_shows() -> None:
+    now = "2026-11-20T12:00:00+00:00"
+    known = [replace(KNOWN[0], created="2026-11-20T13:00:00+00:00"), KNOWN[1]]
+    first, _ = settle(known, replace(version("a"), created=now), "b")
+    second, _ = settle([*known, first], replace(version("b"), created=now), "a")
+    assert (first.created, second.created) == (
+        "2026-11-20T13:00:00.000001+00:00",
+        "2026-11-20T13:00:00.000002+00:00",
+    )
+    assert settle(KNOWN, replace(version("a"), created=now), "")[0].created == now
 
 
 def test_what_is_said_of_the_same_content_adds_up() -> None:

@@ -11,19 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlpack.oci import descriptor as media
-from mlpack.oci.digest import Digest
-from mlpack.oci.document import InvalidContent, canonical
+from mlpack.oci.descriptor import Digest, InvalidContent, canonical
 from mlpack.oci.image import (
     Image,
     ImageConfig,
+    NoSuchPlatform,
     NotOnBase,
     append,
     build_image,
+    build_index,
     chain_ids,
+    index_problems,
+    problems,
     require_prefix,
 )
-from mlpack.oci.index import NoSuchPlatform, build_index
-from mlpack.oci.validate import index_problems, problems
 from tests.support import AMD64, ARM64, image, layer
 
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlpack.oci.tree import Entry, UnsafeEntry, arrange, escapes
+from mlpack.oci.descriptor import UnsafeEntry
+from mlpack.oci.layer import Entry, arrange, escapes
 
 SAFE = st.text(st.characters(codec="utf-8", exclude_characters="/\\\0"), min_size=1, max_size=8)
 PATHS = st.lists(

@@ -10,10 +10,19 @@ from hypothesis import strategies as st
 
 from mlpack.errors import UsageError
 from mlpack.oci import descriptor as media
-from mlpack.oci.descriptor import Descriptor, Platform
-from mlpack.oci.digest import Digest, InvalidDigest
-from mlpack.oci.document import MAX_DOCUMENT_BYTES, InvalidContent, Node, canonical, parse
-from mlpack.oci.reference import InvalidReference, Reference
+from mlpack.oci.descriptor import (
+    MAX_DOCUMENT_BYTES,
+    Descriptor,
+    Digest,
+    InvalidContent,
+    InvalidDigest,
+    InvalidReference,
+    Node,
+    Platform,
+    Reference,
+    canonical,
+    parse,
+)
 
 HEX = "0123456789abcdef" * 4
 

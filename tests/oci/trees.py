@@ -8,9 +8,9 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from mlpack.oci.digest import Digest
-from mlpack.oci.filesystem import Change, Hide, Link, Node, Put, Tree
-from mlpack.oci.tree import Entry
+from mlpack.oci.descriptor import Digest
+from mlpack.oci.filesystem import AddHardlink, AddNode, FileNode, LayerChange, Tree, Whiteout
+from mlpack.oci.layer import Entry
 
 NAMES = st.sampled_from(["a", "b", "c", "-x", "!y", "d.py", "__pycache__", "d.cpython-311.pyc"])
 MODES = st.sampled_from([0o644, 0o755, 0o4711, 0o600])
@@ -19,9 +19,9 @@ XATTRS = st.sampled_from([(), (), (("user.a", b"1"),), (("user.a", b"\0\n\xff"),
 CONTENTS = [b"", b"one", b"two", b"three" * 300]
 
 
-def file(content: bytes, **more: object) -> Node:
+def file(content: bytes, **more: object) -> FileNode:
     """A file with this content."""
-    made = Node(kind="file", size=len(content), content=Digest.of(content))
+    made = FileNode(kind="file", size=len(content), content=Digest.of(content))
     return replace(made, **more)  # type: ignore[arg-type]
 
 
@@ -35,12 +35,12 @@ _files = st.builds(
     XATTRS,
 )
 _links = st.builds(
-    lambda target: Node(kind="symlink", mode=0o777, target=target),
+    lambda target: FileNode(kind="symlink", mode=0o777, target=target),
     st.sampled_from(["a", "../b", "/c", "../../../.."]),
 )
-_pipes = st.just(Node(kind="fifo"))
+_pipes = st.just(FileNode(kind="fifo"))
 _folders = st.builds(
-    lambda mode, uid: Node(kind="directory", mode=mode, uid=uid),
+    lambda mode, uid: FileNode(kind="directory", mode=mode, uid=uid),
     st.sampled_from([0o755, 0o700, 0o1777]),
     OWNERS,
 )
@@ -48,10 +48,10 @@ _paths = st.lists(NAMES, min_size=1, max_size=4).map("/".join)
 
 
 @st.composite
-def trees(draw: st.DrawFn) -> dict[str, Node]:
+def trees(draw: st.DrawFn) -> dict[str, FileNode]:
     """A whole tree: parents are directories, some files have several names."""
     drawn = draw(st.dictionaries(_paths, st.one_of(_files, _files, _links, _pipes), max_size=10))
-    found: dict[str, Node] = {}
+    found: dict[str, FileNode] = {}
     for path in sorted(drawn):
         if not any(found.get(parent, _DIR).kind != "directory" for parent in parents(path)):
             for parent in parents(path):
@@ -67,7 +67,7 @@ def trees(draw: st.DrawFn) -> dict[str, Node]:
 
 
 @st.composite
-def pairs(draw: st.DrawFn) -> tuple[dict[str, Node], dict[str, Node]]:
+def pairs(draw: st.DrawFn) -> tuple[dict[str, FileNode], dict[str, FileNode]]:
     """Two trees that share much."""
     old, other = draw(trees()), draw(trees())
     kept = draw(st.sets(st.sampled_from(sorted(old)))) if old else set()
@@ -81,7 +81,7 @@ def pairs(draw: st.DrawFn) -> tuple[dict[str, Node], dict[str, Node]]:
     return old, whole(new)
 
 
-def whole(tree: Mapping[str, Node]) -> dict[str, Node]:
+def whole(tree: Mapping[str, FileNode]) -> dict[str, FileNode]:
     """``tree`` with its groups of names made right again."""
     found = dict(tree)
     groups: dict[str, list[str]] = {}
@@ -103,15 +103,15 @@ def parents(path: str) -> list[str]:
     return found
 
 
-def changes(entries: Iterable[Entry], new: Tree) -> Iterator[Change]:
+def changes(entries: Iterable[Entry], new: Tree) -> Iterator[LayerChange]:
     """What a layer of ``entries`` does, without writing it."""
     for entry in entries:
         if entry.kind in ("whiteout", "opaque"):
-            yield Hide(entry.path, inside=entry.kind == "opaque")
+            yield Whiteout(entry.path, inside=entry.kind == "opaque")
         elif entry.kind == "hardlink":
-            yield Link(entry.path, entry.target, new[entry.path])
+            yield AddHardlink(entry.path, entry.target, new[entry.path])
         else:
-            yield Put(entry.path, replace(new[entry.path], first=""))
+            yield AddNode(entry.path, replace(new[entry.path], first=""))
 
 
-_DIR = Node(kind="directory", mode=0o755)
+_DIR = FileNode(kind="directory", mode=0o755)

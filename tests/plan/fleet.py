@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from mlpack.kinds import ENGINES
 from mlpack.model.lock import LockedLayer
-from mlpack.oci.image import Image, ImageConfig, build_image
-from mlpack.oci.index import Index, build_index
-from mlpack.plan.delta import delta
-from mlpack.plan.engines import ENGINES, DeviceState, engine
-from mlpack.plan.report import Report
-from mlpack.plan.strategy import Way, one_layer, usual_build, whole_image
-from mlpack.plan.tariff import Tariff
-from mlpack.plan.transfer import Link, Pull
+from mlpack.oci.image import Image, ImageConfig, Index, build_image, build_index
+from mlpack.plan.cost import Tariff
+from mlpack.plan.engines import DeviceState, Link, PullScenario, engine
+from mlpack.plan.report import ReleaseReport
+from mlpack.plan.transfer import Alternative, alternative, diff_pull, usual_build, whole_image
 from tests.support import AMD64, ARM64, layer
 
 SIZES = {"debian": 17_400_000, "packages": 34_100_000, "runtime": 11_000, "entry": 190}
@@ -31,29 +29,33 @@ def pair(model: str) -> Index:
     return build_index([release(model), build_image(ImageConfig(platform=ARM64), [layer("arm")])])
 
 
-def move(old: Image | None, new: str = "2", link: Link | None = None) -> Pull:
+def move(old: Image | None, new: str = "2", link: Link | None = None) -> PullScenario:
     """The pull of release ``new`` on a device that holds ``old``."""
     state = DeviceState() if old is None else DeviceState.holding(old)
-    return Pull(image=release(new), index=pair(new), state=state, link=link or Link())
+    return PullScenario(image=release(new), index=pair(new), state=state, link=link or Link())
 
 
 def make_report(
     tariff: Tariff, *, devices: int = 1000, old: str = "fan:1", roles: bool = True
-) -> Report:
+) -> ReleaseReport:
     """The report of fan:2 on a fleet that holds ``old``."""
     held = None if old == "none" else release("1" if old == "fan:1" else "")
     pull, moby = move(held), engine("moby")
     usual = usual_build(moby, pull, held, BASE) if roles else None
-    ways: tuple[Way | None, ...] = (whole_image(moby, pull), usual, one_layer(moby, pull))
-    return Report(
+    ways: tuple[Alternative | None, ...] = (
+        whole_image(moby, pull),
+        usual,
+        alternative("layer", moby, pull),
+    )
+    return ReleaseReport(
         release="fan:2",
         digest=pair("2").digest,
         platform=AMD64,
         old=old,
         engine="moby",
         link=pull.link,
-        deltas=tuple(delta(name, old, "fan:2", pull) for name in ENGINES),
-        ways=tuple(way for way in ways if way),
+        diffs=tuple(diff_pull(name, old, "fan:2", pull) for name in ENGINES),
+        alternatives=tuple(way for way in ways if way),
         missing=() if roles else ("the usual build: its layers are not known",),
         tariff=tariff,
         devices=devices,

@@ -11,11 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlpack.oci import descriptor as media
-from mlpack.oci.descriptor import Descriptor
-from mlpack.oci.digest import Digest
+from mlpack.oci.descriptor import Descriptor, Digest
 from mlpack.oci.image import Image, ImageConfig, Layer, build_image
-from mlpack.plan.engines import DeviceState
-from mlpack.plan.wire import Link
+from mlpack.plan.engines import DeviceState, Link
 from tests.support import AMD64
 
 SIZES = {

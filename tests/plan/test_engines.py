@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlpack.plan.engines import ENGINES, DeviceState, UnknownEngine, engine
+from mlpack.kinds import ENGINES
+from mlpack.plan.engines import DeviceState, UnknownEngine, engine
 from tests.plan.measured import ROWS, Row, measured_image
 from tests.support import image
 
-NAMES = tuple(ENGINES)
+NAMES = ENGINES
 
 
 def fetched(name: str, wanted: str, state: DeviceState) -> str:
@@ -98,6 +99,10 @@ def test_every_step_says_why() -> None:
         "containerd": by_blob,
         "podman": by_blob,
     }
+
+
+def test_docker_is_moby() -> None:
+    assert engine("docker") is engine("moby")
 
 
 def test_an_unknown_engine_is_wrong_usage_and_the_hint_lists_them() -> None:

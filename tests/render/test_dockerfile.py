@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from mlpack.render.dockerfile import DockerRelease, InvalidDockerfile, render
-from mlpack.stores.templates import read_template
+from mlpack.builders.context import DockerRelease, InvalidDockerfile, render
+from mlpack.project.directory import read_template
 
 BASE = "registry.example.com/edge/fan@sha256:" + "0" * 64
 

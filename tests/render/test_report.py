@@ -10,14 +10,13 @@ from decimal import Decimal
 
 import pytest
 
-from mlpack.cli.output import table
-from mlpack.plan.delta import delta
+from mlpack.cli.console import table
+from mlpack.plan.cost import Tariff
 from mlpack.plan.engines import engine
-from mlpack.plan.report import NOT_COUNTED, Report
-from mlpack.plan.tariff import Tariff
+from mlpack.plan.report import NOT_COUNTED, ReleaseReport
+from mlpack.plan.transfer import diff_pull
 from mlpack.render.document import Bullets, Heading, Paragraph, Table, markdown, text
-from mlpack.render.report import report_blocks
-from mlpack.render.transfers import diff_blocks
+from mlpack.render.report import diff_blocks, report_blocks
 from tests.plan.fleet import make_report, move, release
 from tests.plan.test_cost import shipped
 
@@ -25,11 +24,11 @@ WIDTH = 100
 Golden = Callable[[str, str], None]
 
 
-def shown(report: Report) -> str:
+def shown(report: ReleaseReport) -> str:
     return text(report_blocks(report), table, WIDTH)
 
 
-def sentences(report: Report) -> list[str]:
+def sentences(report: ReleaseReport) -> list[str]:
     return [block.text for block in report_blocks(report) if isinstance(block, Paragraph)]
 
 
@@ -41,7 +40,7 @@ def test_the_report_of_each_shipped_tariff(tariff: str, golden: Golden) -> None:
 
 
 def test_the_diff(golden: Golden) -> None:
-    planned = delta("moby", "fan:1", "fan:2", move(release("1")))
+    planned = diff_pull("moby", "fan:1", "fan:2", move(release("1")))
     golden("report/diff.txt", text(diff_blocks(planned), table, WIDTH) + "\n")
 
 
@@ -49,7 +48,7 @@ def test_the_first_sentence_says_what_a_device_fetches_and_what_the_usual_build_
     None
 ):
     report = make_report(shipped("per-mb"))
-    ours, usual = report.way("layer"), report.way("usual")
+    ours, usual = report.alternative("layer"), report.alternative("usual")
     assert ours is not None
     assert usual is not None
     ratio = round(usual.transfer.total / ours.transfer.total)
@@ -63,7 +62,7 @@ def test_the_second_sentence_keeps_fixed_and_usage_money_apart() -> None:
     said = sentences(make_report(shipped("per-mb")))[1]
     assert said == (
         "For 1,000 devices that is 26.1 MB and 0.81 USD; with the usual build, 34.2 GB and "
-        "1,025.82 USD. 1,000.00 USD per month are due whatever is sent. "
+        "1,025.82 USD. 1,000.00 USD per month are due in any case. "
         "3 things are not counted: see below."
     )
 
@@ -73,7 +72,7 @@ def test_an_unknown_price_is_said_and_counted_never_shown_as_nothing() -> None:
     assert sentences(report)[1] == (
         "For 1,000 devices that is 26.1 MB, 1.3 % of the pool; with the usual build, 34.2 GB, of "
         "which 32.2 GB lie beyond the pool at a price the tariff does not state. 1,440.00 USD per "
-        "month are due whatever is sent. 6 things are not counted: see below."
+        "month are due in any case. 6 things are not counted: see below."
     )
     money = tables(report)[2]
     assert [row[1] for row in money.rows] == ["unknown", "unknown", "in the pool", "1,440.00"]
@@ -82,7 +81,7 @@ def test_an_unknown_price_is_said_and_counted_never_shown_as_nothing() -> None:
     assert "Not counted in any number above (6)" in shown(report)
 
 
-def tables(report: Report) -> list[Table]:
+def tables(report: ReleaseReport) -> list[Table]:
     return [block for block in report_blocks(report) if isinstance(block, Table)]
 
 
@@ -101,7 +100,7 @@ def test_a_way_that_cannot_be_worked_out_is_counted() -> None:
     report = make_report(shipped("per-mb"), roles=False)
     assert sentences(report)[0] == "A device on fan:1 fetches 26.1 KB to reach fan:2."
     assert report.unknowns == ("the usual build: its layers are not known", *NOT_COUNTED)
-    assert "Usual build: worked out" not in shown(report)
+    assert "Usual build: calculated" not in shown(report)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +146,7 @@ def test_the_json_holds_every_number_the_text_shows() -> None:
 
 
 def test_the_total_is_the_sum_of_the_parts_shown() -> None:
-    for each in make_report(shipped("per-mb")).deltas:
+    for each in make_report(shipped("per-mb")).diffs:
         moved = each.transfer
         parts = (moved.layers, moved.manifest, moved.config, moved.headers, moved.handshakes)
         assert sum(parts) == moved.total

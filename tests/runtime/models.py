@@ -74,3 +74,20 @@ def square(path: Path) -> Path:
     """x times x: only square ones can be, which the free shape does not say."""
     node = helper.make_node("MatMul", ["x", "x"], ["y"])
     return save(path, [node], [value("x", ("N", "M"))], [value("y", ("N", "M"))])
+
+
+def scaled(path: Path) -> Path:
+    """y = x times scale, which is 2 if a request leaves it out."""
+    node = helper.make_node("Mul", ["x", "scale"], ["y"])
+    default = numpy_helper.from_array(np.array([2], np.float32), "scale")
+    inputs = [value("x", ("N", 2)), value("scale", (1,))]
+    return save(path, [node], inputs, [value("y", ("N", 2))], [default])
+
+
+def with_defaults(path: Path, size: int) -> Path:
+    """y = x plus two inputs of ``size`` elements that have a default."""
+    names = ["a", "b"]
+    defaults = [numpy_helper.from_array(np.ones((size, 1), np.float32), name) for name in names]
+    inputs = [value("x", ("N", 2)), *(value(name, (size, 1)) for name in names)]
+    node = helper.make_node("Sum", ["x", *names], ["y"])
+    return save(path, [node], inputs, [value("y", ("N", 2))], defaults)

@@ -7,16 +7,18 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 
 from mlpack.runtime.http.app import application
-from mlpack.runtime.module import Module
-from mlpack.runtime.settings import Settings
+from mlpack.runtime.scoring_service import ScoringService
+from mlpack.runtime.settings import RuntimeSettings
 
 FAN = """
 import json
@@ -49,22 +51,39 @@ def run_image(image):
     face = [width // 4, height // 4, width // 2, height // 2]
     return {"result": scores, "time": 0.001, "top": top, "face": face}
 """
-"""A script for pictures; the class is the strongest colour."""
+"""A script for pictures; the class is the strongest color."""
 
 
-def release(folder: Path, script: str | None = None, model: str = "fan/3") -> Settings:
+def release(folder: Path, script: str | None = None, model: str = "fan/3") -> RuntimeSettings:
     """Settings for a release in ``folder``, with or without a script."""
     place = folder / "azureml-models" / model
     place.mkdir(parents=True, exist_ok=True)
     if script is not None:
         (folder / "score.py").write_text(script)
-    return Settings(app_root=folder, model_dir=place, script=folder / "score.py")
+    return RuntimeSettings(app_root=folder, model_dir=place, script=folder / "score.py")
+
+
+def start(settings: RuntimeSettings) -> ScoringService:
+    """The module of a release, whose worker has a thread of its own until it is closed."""
+    opened: Future[ScoringService] = Future()
+
+    def live() -> None:
+        try:
+            service = ScoringService.open(settings)
+        except BaseException as error:
+            opened.set_exception(error)
+            return
+        opened.set_result(service)
+        service.work()
+
+    threading.Thread(target=live, name="scoring", daemon=True).start()
+    return opened.result()
 
 
 @contextmanager
-def started(settings: Settings) -> Iterator[Module]:
+def started(settings: RuntimeSettings) -> Iterator[ScoringService]:
     """The module of a release, until the block ends."""
-    module = Module.start(settings)
+    module = start(settings)
     try:
         yield module
     finally:
@@ -72,7 +91,7 @@ def started(settings: Settings) -> Iterator[Module]:
 
 
 def ask(
-    module: Module,
+    module: ScoringService,
     method: str,
     path: str,
     content: bytes = b"",
@@ -89,8 +108,8 @@ def ask(
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    """The release in ``folder`` in a process of its own; its address."""
+def serving(folder: Path, settings: Mapping[str, str] | None = None) -> Iterator[str]:
+    """The release in ``folder`` in a process of its own, with ``settings``; its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -101,6 +120,7 @@ def serving(folder: Path) -> Iterator[str]:
         "AML_APP_ROOT": str(folder),
         "MLPACK_HOST": "127.0.0.1",
         "MLPACK_PORT": str(port),
+        **(settings or {}),
     }
     with (folder / "log.txt").open("wb") as log:
         process = subprocess.Popen(

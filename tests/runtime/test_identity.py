@@ -9,16 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from mlpack.runtime.identity import Identity, check_files, read_identity
-from mlpack.runtime.module import Module
-from mlpack.runtime.settings import NotServable, Settings
+from mlpack.runtime.identity import ModelIdentity, check_files, read_identity
+from mlpack.runtime.settings import NotServable, RuntimeSettings
 from tests.runtime import models
-from tests.runtime.support import release, started
+from tests.runtime.support import release, start, started
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
-def record(settings: Settings, **changes: object) -> None:
+def record(settings: RuntimeSettings, **changes: object) -> None:
     files = [
         {
             "path": path.relative_to(settings.model_dir).as_posix(),
@@ -45,7 +44,7 @@ def test_the_record_says_which_model_it_is(tmp_path: Path) -> None:
 
 def test_without_a_record_the_folders_say_it(tmp_path: Path) -> None:
     found = read_identity(release(tmp_path), NOW)
-    assert found == Identity(name="fan", version="3", loaded="2026-01-02T03:04:05Z")
+    assert found == ModelIdentity(name="fan", version="3", loaded="2026-01-02T03:04:05Z")
 
 
 def test_files_that_were_changed_are_not_served(tmp_path: Path) -> None:
@@ -54,11 +53,11 @@ def test_files_that_were_changed_are_not_served(tmp_path: Path) -> None:
     record(settings)
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    with pytest.raises(NotServable, match=r"model\.onnx has .* is not the one that was released"):
-        Module.start(settings)
+    with pytest.raises(NotServable, match=r"model\.onnx has .* is not the released one"):
+        start(settings)
     path.write_bytes(content + b"\0")
     with pytest.raises(NotServable, match="pull the image again"):
-        Module.start(settings)
+        start(settings)
     path.unlink()
     with pytest.raises(NotServable, match="cannot be read"):
         check_files(read_identity(settings).files, settings.model_dir)
@@ -76,12 +75,12 @@ def test_files_that_were_changed_are_not_served(tmp_path: Path) -> None:
 def test_records_that_make_no_sense(changes: dict[str, object], tmp_path: Path) -> None:
     settings = release(tmp_path)
     record(settings, **changes)
-    with pytest.raises(NotServable, match="is not a record of a model"):
+    with pytest.raises(NotServable, match=r"mlpack\.json is not"):
         read_identity(settings)
 
 
 def test_a_record_that_is_no_json(tmp_path: Path) -> None:
     settings = release(tmp_path)
     (tmp_path / "mlpack.json").write_text("{")
-    with pytest.raises(NotServable, match="is not a record"):
+    with pytest.raises(NotServable, match=r"mlpack\.json is not"):
         read_identity(settings)

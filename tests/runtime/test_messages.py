@@ -11,14 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from mlpack.runtime import messages
-from mlpack.runtime.fronts import open_fronts
+from mlpack.runtime.http_errors import BadRequest, ContentTooLarge, ScoringFailed
 from mlpack.runtime.iotedge import merged
-from mlpack.runtime.mqtt_readings import Readings
-from mlpack.runtime.mqtt_settings import MqttSettings, matches
-from mlpack.runtime.predictor import Predictor, Stopped
-from mlpack.runtime.problems import BadRequest, Failed, TooLarge
-from mlpack.runtime.scorer import Reply
+from mlpack.runtime.mqtt.pending import PendingMessages
+from mlpack.runtime.mqtt.settings import MqttSettings, matches
+from mlpack.runtime.predictor import Predictor, Stopped, read_message, write_prediction
+from mlpack.runtime.scorer import Payload, Reply
+from mlpack.runtime.server import open_transports
 from mlpack.runtime.settings import NotServable
 from tests.examples.fan import fan_release
 from tests.runtime.support import release, started
@@ -26,8 +25,14 @@ from tests.runtime.support import release, started
 FIELDS = ("rotation", "sound")
 
 
+def untyped(content: bytes) -> Payload:
+    """A message without a content type."""
+    return Payload(content=content, content_type="")
+
+
 def read(text: str, **said: object) -> tuple[object, bytes, str]:
-    found = messages.read(text.encode(), fields=FIELDS, **said)  # type: ignore[arg-type]
+    message = Payload(content=text.encode())
+    found = read_message(message, fields=FIELDS, **said)  # type: ignore[arg-type]
     return found.device, found.payload.content, found.payload.content_type
 
 
@@ -45,42 +50,48 @@ def test_what_is_a_request_already_is_left_alone(text: str) -> None:
 
 
 def test_without_fields_a_message_is_the_request() -> None:
-    found = messages.read(b'{"deviceID": "1", "anything": 1}')
+    found = read_message(Payload(content=b'{"deviceID": "1", "anything": 1}'))
     assert (found.device, found.payload.content) == ("1", b'{"deviceID": "1", "anything": 1}')
 
 
 def test_pictures_are_known_by_their_first_bytes_or_by_what_the_sender_says() -> None:
-    assert messages.read(b"\xff\xd8\xff\xe0").payload.content_type == "image/jpeg"
-    assert messages.read(b"\x89PNG\r\n\x1a\n").payload.content_type == "image/png"
-    assert messages.read(b"??", content_type="image/png").payload.content_type == "image/png"
+    for content, said, kind in (
+        (b"\xff\xd8\xff\xe0", "", "image/jpeg"),
+        (b"\x89PNG\r\n\x1a\n", "", "image/png"),
+        (b"??", "image/png", "image/png"),
+    ):
+        message = Payload(content=content, content_type=said)
+        assert read_message(message).payload.content_type == kind
 
 
 @pytest.mark.parametrize("text", ["", "nothing", '{"rotation": NaN}', "\udcff"])
 def test_what_is_no_json_is_refused(text: str) -> None:
     with pytest.raises(BadRequest, match="not JSON"):
-        messages.read(text.encode("utf-8", "surrogateescape"), fields=FIELDS)
+        read_message(Payload(content=text.encode("utf-8", "surrogateescape")), fields=FIELDS)
 
 
 def test_a_missing_number_is_named_and_size_is_bounded() -> None:
     with pytest.raises(BadRequest, match="no sound") as caught:
         read('{"rotation": 1}')
     assert caught.value.field == "sound"
-    with pytest.raises(TooLarge, match="17 bytes; 16 are"):
+    with pytest.raises(ContentTooLarge, match="17 bytes; 16 are"):
         read('{"rotation": 100}', most=16)
 
 
 def test_predictions_name_the_device_and_hold_what_the_script_lets_out() -> None:
     answer = {"fault": "0", "probability": 0.25}
-    assert messages.write(answer, "1", ("fault",)) == b'{"deviceID":"1","fault":"0"}'
-    assert messages.write(answer) == b'{"fault":"0","probability":0.25}'
-    assert messages.write([1], "1") == b'{"deviceID":"1","result":[1]}'
+    assert write_prediction(answer, "1", ("fault",)) == b'{"deviceID":"1","fault":"0"}'
+    assert write_prediction(answer) == b'{"fault":"0","probability":0.25}'
+    assert write_prediction([1], "1") == b'{"deviceID":"1","result":[1]}'
+    rows = {"result": [{"fault": "0"}]}
+    assert write_prediction(rows, "1", ("fault",)) == b'{"deviceID":"1","result":[{"fault":"0"}]}'
     reply = Reply(content=b'{"fault": "1"}')
-    assert messages.write(reply, "1") == b'{"deviceID":"1","fault":"1"}'
-    for status, problem in ((418, BadRequest), (503, Failed)):
+    assert write_prediction(reply, "1") == b'{"deviceID":"1","fault":"1"}'
+    for status, problem in ((418, BadRequest), (503, ScoringFailed)):
         with pytest.raises(problem, match=str(status)):
-            messages.write(Reply(status=status))
-    with pytest.raises(Failed, match="not JSON"):
-        messages.write({"fault": object()})
+            write_prediction(Reply(status=status))
+    with pytest.raises(ScoringFailed, match="not JSON"):
+        write_prediction({"fault": object()})
 
 
 def test_settings_of_the_broker(tmp_path: Path) -> None:
@@ -104,16 +115,31 @@ def test_settings_of_the_broker(tmp_path: Path) -> None:
     assert MqttSettings.read({"MQTT_BROKER": "mqtts://b"}).tls
 
 
+def test_mqtt_host_is_another_name_of_the_broker(caplog: pytest.LogCaptureFixture) -> None:
+    found = MqttSettings.read({"MQTT_HOST": "mosquitto"})
+    assert (found.host, found.port) == ("mosquitto", 1883)
+    found = MqttSettings.read({"MQTT_HOST": "mosquitto", "MQTT_PORT": "1884"})
+    assert (found.host, found.port) == ("mosquitto", 1884)
+    kubernetes = {"MQTT_HOST": "mqtt", "MQTT_PORT": "tcp://10.43.0.7:1883"}
+    assert MqttSettings.read(kubernetes).address == "mqtt:1883"
+    assert MqttSettings.read({"MQTT_HOST": "b", "MQTT_BROKER": "b"}).host == "b"
+    assert not caplog.messages
+    assert MqttSettings.read({"MQTT_HOST": "a", "MQTT_BROKER": "b"}).host == "b"
+    assert "MQTT_HOST" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
         ({"MQTT_BROKER": "http://b"}, "MQTT_BROKER"),
         ({"MQTT_BROKER": "b:port"}, "MQTT_BROKER"),
+        ({"MQTT_HOST": "b", "MQTT_PORT": "none"}, "MQTT_HOST"),
         ({"MQTT_BROKER": ":1883"}, "MQTT_BROKER"),
         ({"MQTT_BROKER": "b", "MQTT_VERSION": "4"}, "MQTT_VERSION"),
         ({"MQTT_BROKER": "b", "MQTT_CA": "/nowhere"}, "MQTT_CA"),
         ({"MQTT_BROKER": "b", "MQTT_PASSWORD_FILE": "/nowhere"}, "MQTT_PASSWORD_FILE"),
-        ({"MQTT_BROKER": "b", "MQTT_DEV_TOPIC": "fan/#"}, "come back as a reading"),
+        ({"MQTT_BROKER": "b", "MQTT_PASSWORD_FILE": "/dev/zero"}, "is not a regular file"),
+        ({"MQTT_BROKER": "b", "MQTT_DEV_TOPIC": "fan/#"}, "MQTT_PREDICT_TOPIC"),
         ({"MQTT_BROKER": "b", "MQTT_PREDICT_TOPIC": "fan/+"}, "wildcard"),
         ({"MQTT_BROKER": "b", "SCORING_URL": "fan:5001"}, "SCORING_URL"),
     ],
@@ -123,13 +149,13 @@ def test_settings_that_make_no_sense_are_named(
 ) -> None:
     script = "def init(): pass\ndef run(data): return data\n"
     with started(release(tmp_path, script)) as module, pytest.raises(NotServable, match=message):
-        open_fronts(module, environment)
+        open_transports(module, environment)
 
 
 def test_without_an_environment_there_is_only_http(tmp_path: Path) -> None:
     script = "def init(): pass\ndef run(data): return data\n"
     with started(release(tmp_path, script)) as module:
-        assert open_fronts(module, {}) == []
+        assert open_transports(module, {}) == []
 
 
 def test_filters_cover_topics() -> None:
@@ -141,9 +167,9 @@ def test_filters_cover_topics() -> None:
 
 
 def test_readings_are_acknowledged_in_order_and_only_on_their_connection() -> None:
-    readings, acknowledged = Readings(), list[int]()
+    readings, acknowledged = PendingMessages(), list[int]()
     readings.connected()
-    one, two, three = (readings.take(b"x", "", packet, again=False) for packet in (1, 2, 3))
+    one, two, three = (readings.take(untyped(b"x"), packet, again=False) for packet in (1, 2, 3))
     assert one is not None
     assert two is not None
     assert three is not None
@@ -155,13 +181,13 @@ def test_readings_are_acknowledged_in_order_and_only_on_their_connection() -> No
     readings.settle(acknowledged.append)
     assert acknowledged == [1, 2, 3]
 
-    four, five = (readings.take(b"%d" % packet, "", packet, again=False) for packet in (4, 5))
+    four, five = (readings.take(untyped(b"%d" % packet), packet, again=False) for packet in (4, 5))
     assert four is not None
     assert five is not None
     readings.disconnected()
     readings.connected()
-    assert readings.take(b"4", "", 4, again=True) is None, "it is in work"
-    again = readings.take(b"other", "", 5, again=True)
+    assert readings.take(untyped(b"4"), 4, again=True) is None, "it is in work"
+    again = readings.take(untyped(b"other"), 5, again=True)
     assert again is not None, "the same packet's name, another message"
     four.settled = five.settled = again.settled = True
     readings.settle(acknowledged.append)
@@ -169,9 +195,9 @@ def test_readings_are_acknowledged_in_order_and_only_on_their_connection() -> No
 
 
 def test_what_does_not_fit_is_asked_for_again() -> None:
-    readings, acknowledged = Readings(most_bytes=2000), list[int]()
+    readings, acknowledged = PendingMessages(most_bytes=2000), list[int]()
     readings.connected()
-    kept = [readings.take(bytes(500), "", packet, again=False) for packet in range(1, 5)]
+    kept = [readings.take(untyped(bytes(500)), packet, again=False) for packet in range(1, 5)]
     assert [each is not None for each in kept] == [True, True, False, False]
     for each in kept[:2]:
         assert each is not None
@@ -179,7 +205,7 @@ def test_what_does_not_fit_is_asked_for_again() -> None:
     assert readings.settle(acknowledged.append)
     assert acknowledged == [1, 2]
     readings.connected()
-    assert readings.take(b"", "", 3, again=True) is not None
+    assert readings.take(untyped(b""), 3, again=True) is not None
 
 
 def test_desired_properties_are_merged_deep() -> None:
@@ -237,7 +263,7 @@ def predict(tmp_path: Path) -> Predict:
         with started(settings) as module, elsewhere(answers) as (url, sent):
             predictor = Predictor(module, "mqtt", url)
             message = json.dumps({"deviceID": "1", "rotation": 600, "sound": 48}).encode()
-            found = predictor.predict(message, "", threading.Event())
+            found = predictor.predict(untyped(message), threading.Event())
             predictor.close()
             return found, module.metrics.messages("mqtt"), sent
 
@@ -265,31 +291,31 @@ def test_a_stop_ends_the_tries(tmp_path: Path) -> None:
     stopping = threading.Event()
     stopping.set()
     with started(settings) as module, pytest.raises(Stopped):
-        Predictor(module, "mqtt", "http://127.0.0.1:9/score").predict(b"{}", "", stopping)
+        Predictor(module, "mqtt", "http://127.0.0.1:9/score").predict(untyped(b"{}"), stopping)
 
 
 def test_a_script_s_exception_ends_a_message_and_not_the_worker(tmp_path: Path) -> None:
     script = "def init(): pass\ndef run(data): return 1 / (len(data) - 2)\n"
     with started(release(tmp_path, script)) as module:
         predictor = Predictor(module, "mqtt")
-        assert predictor.predict(b"{}", "", threading.Event()) is None
-        assert predictor.predict(b"[1]", "", threading.Event()) == b'{"result":1.0}'
+        assert predictor.predict(untyped(b"{}"), threading.Event()) is None
+        assert predictor.predict(untyped(b"[1]"), threading.Event()) == b'{"result":1.0}'
 
 
 def test_the_fan_s_threshold_is_set_from_the_twin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mlpack.runtime.settings import Settings
+    from mlpack.runtime.settings import RuntimeSettings
 
     root = fan_release(tmp_path / "fan")
-    settings = Settings.read({"AML_APP_ROOT": str(root)})
+    settings = RuntimeSettings.read({"AML_APP_ROOT": str(root)})
     monkeypatch.setenv("AZUREML_MODEL_DIR", str(settings.model_dir))
     reading = b'{"rotation":600,"temperature":40,"vibration":150,"sound":48}'
     with started(settings) as module:
         predictor = Predictor(module, "mqtt")
 
         def fault() -> bytes | None:
-            return predictor.predict(reading, "", threading.Event())
+            return predictor.predict(untyped(reading), threading.Event())
 
         assert fault() == b'{"fault":"0"}'
         module.configure({"threshold": 0})

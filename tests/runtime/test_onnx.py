@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from mlpack.runtime import onnx
-from mlpack.runtime.onnx import OnnxScorer, find_onnx, open_model
-from mlpack.runtime.problems import BadRequest
-from mlpack.runtime.providers import CPU, Choice, choose
+from mlpack.runtime.codec import decode
+from mlpack.runtime.http_errors import BadRequest
+from mlpack.runtime.onnx import CPU, ProviderSelection, choose, find_onnx, open_model
 from mlpack.runtime.scorer import Payload
-from mlpack.runtime.settings import NotServable
+from mlpack.runtime.scorers.onnx import OnnxScorer
+from mlpack.runtime.settings import NotServable, RuntimeSettings
 from tests.runtime import models
 
 CUDA = "CUDAExecutionProvider"
@@ -66,24 +68,25 @@ def test_inputs_the_model_does_not_take(tmp_path: Path) -> None:
 def test_shapes_that_only_a_run_shows_to_be_wrong(tmp_path: Path) -> None:
     model = open_model(models.square(tmp_path / "model.onnx"))
     assert model.run({"x": np.ones((2, 2), np.float32)})["y"].tolist() == [[2.0, 2.0]] * 2
-    with pytest.raises(BadRequest, match="fails on these shapes"):
+    with pytest.raises(BadRequest, match=r"MatMul: .*dimension mismatch"):
         model.run({"x": np.ones((2, 3), np.float32)})
+
+
+def score(scorer: OnnxScorer, content: bytes) -> dict[str, Any]:
+    work = decode(Payload(content=content), scorer, RuntimeSettings())
+    assert work.tensors is not None
+    return dict(scorer.run_tensors(work.tensors))
 
 
 def test_json_is_scored(tmp_path: Path) -> None:
     scorer = OnnxScorer(models.two_inputs(tmp_path / "model.onnx"))
-    assert scorer.batches
-    found = scorer.run(Payload(content=b'{"a": [[1, 2]], "b": [[3, 4]]}'))
-    assert str(found).replace("\n", "").count("array") == 2
+    found = score(scorer, b'{"a": [[1, 2]], "b": [[3, 4]]}')
+    assert {name: array.tolist() for name, array in found.items()} == {
+        "y": [[4.0, 6.0]],
+        "z": [[-2.0, -2.0]],
+    }
     texts = OnnxScorer(models.texts(tmp_path / "texts.onnx"))
-    assert texts.run(Payload(content='{"x": ["ä", "b"]}'.encode())) == {"result": ["ä", "b"]}
-
-
-def test_what_may_be_joined(tmp_path: Path) -> None:
-    fixed = OnnxScorer(models.doubled(tmp_path / "fixed.onnx", (1, 4)))
-    scalar = OnnxScorer(models.doubled(tmp_path / "scalar.onnx", ()))
-    unnamed = OnnxScorer(models.doubled(tmp_path / "unnamed.onnx", (None, 4)))
-    assert (fixed.batches, scalar.batches, unnamed.batches) == (False, False, True)
+    assert score(texts, '{"x": ["ä", "b"]}'.encode())["y"].tolist() == ["ä", "b"]
 
 
 def test_threads_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,9 +96,9 @@ def test_threads_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         found = open_model(path, given).session.get_session_options()
         return int(found.intra_op_num_threads)
 
-    monkeypatch.setattr("mlpack.runtime.cpus.limit", lambda: None)
+    monkeypatch.setattr("mlpack.runtime.onnx.cpu_limit", lambda: None)
     assert threads() == 0
-    monkeypatch.setattr("mlpack.runtime.cpus.limit", lambda: 1)
+    monkeypatch.setattr("mlpack.runtime.onnx.cpu_limit", lambda: 1)
     assert threads() == 1
     assert threads(3) == 3
     monkeypatch.setenv("MLPACK_THREADS", "2")
@@ -118,19 +121,19 @@ def test_threads_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_providers(
     asked: str, available: list[str], use: tuple[str, ...], fell_back: tuple[str, ...]
 ) -> None:
-    assert choose(asked or "cpu", available) == Choice(use, fell_back)
+    assert choose(asked or "cpu", available) == ProviderSelection(use, fell_back)
 
 
 def test_a_provider_that_does_not_start() -> None:
-    found = Choice((CUDA, CPU)).after([CPU])
+    found = ProviderSelection((CUDA, CPU)).after([CPU])
     assert (str(found), len(found.fell_back)) == ("cpu", 1)
     assert "cuda did not start" in found.fell_back[0]
-    assert Choice((CUDA, CPU)).after([CUDA, CPU]) == Choice((CUDA, CPU))
+    assert ProviderSelection((CUDA, CPU)).after([CUDA, CPU]) == ProviderSelection((CUDA, CPU))
 
 
 def test_a_name_that_is_no_provider(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLPACK_PROVIDERS", "gpu")
-    with pytest.raises(NotServable, match=r"'gpu' is no execution provider: .*cuda"):
+    with pytest.raises(NotServable, match=r"'gpu'.*cuda"):
         open_model(models.doubled(tmp_path / "model.onnx"))
 
 

@@ -11,9 +11,8 @@ import orjson
 import pytest
 from openapi_spec_validator import OpenAPIV30SpecValidator, OpenAPIV31SpecValidator
 
-from mlpack.runtime.http.app import application
-from mlpack.runtime.http.openapi import VERSIONS
-from mlpack.runtime.http.schemas import element
+from mlpack.runtime.http.app import Application, application
+from mlpack.runtime.http.openapi import VERSIONS, element
 from tests.runtime.support import FAN, PICTURE, ask, release, started
 from tests.support import tiny_onnx
 
@@ -122,7 +121,9 @@ def test_a_number_is_within_the_schema_where_it_fits_the_type() -> None:
 def test_all_paths_of_the_module_are_described(tmp_path: Path) -> None:
     settings = release(tmp_path, FAN)
     with started(settings) as module:
-        known = {getattr(route, "path", "") for route in application(module).routes}
+        app = application(module)
+        assert isinstance(app, Application)
+        known = {getattr(route, "path", "") for route in app.routes}
         found = ask(module, "GET", "/swagger.json").json()
     assert set(found["paths"]) == known
 

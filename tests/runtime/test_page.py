@@ -12,11 +12,18 @@ from typing import Any
 
 import pytest
 
-from mlpack.runtime.http.page import policy, render
+from mlpack.runtime.http.form import Form, forms
+from mlpack.runtime.http.page import policy
+from mlpack.runtime.http.page import render as render_form
+from mlpack.runtime.scoring_service import ScoringService
 from tests.runtime.support import FAN, PICTURE, ask, release, started
 from tests.support import tiny_onnx
 
 BROWSER = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+
+
+def render(module: ScoringService, form: Form | None = None) -> str:
+    return render_form(module, form or next(forms(module.scorer)))
 
 
 def facts(page: str) -> dict[str, Any]:
@@ -60,16 +67,18 @@ def test_browsers_get_a_page_that_loads_nothing_else(tmp_path: Path) -> None:
 def test_it_asks_for_the_scripts_numbers(tmp_path: Path) -> None:
     with started(release(tmp_path, FAN)) as module:
         found = facts(render(module))
-    assert found["fields"] == ["rotation", "temperature", "a_b"]
-    assert found["ranges"]["temperature"] == [20, 60, 35.5]
-    assert (found["name"], found["version"], found["images"]) == ("fan", "3", False)
+    [part] = found["form"]["parts"]
+    assert (part["name"], part["labels"]) == ("params", ["rotation", "temperature", "a_b"])
+    assert part["values"] == [600, 35.5, 120]
+    assert found["form"]["ranges"]["temperature"] == [20, 60, 35.5]
+    assert (found["name"], found["version"], found["form"]["file"]) == ("fan", "3", False)
     assert re.fullmatch(r"loaded \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", found["about"])
     assert found["most"] == 64 * 1024 * 1024
 
 
 def test_it_asks_for_a_picture(tmp_path: Path) -> None:
     with started(release(tmp_path, PICTURE)) as module:
-        assert facts(render(module))["images"]
+        assert facts(render(module))["form"]["file"]
 
 
 def test_it_asks_for_the_models_own_tensors(tmp_path: Path) -> None:
@@ -77,8 +86,9 @@ def test_it_asks_for_the_models_own_tensors(tmp_path: Path) -> None:
     tiny_onnx(settings.model_dir / "model.onnx")
     with started(settings) as module:
         found = facts(render(module))
-    assert found["generic"]
-    assert found["inputs"] == [{"name": "x", "kind": "tensor(float)", "shape": ["N", 4]}]
+    [part] = found["form"]["parts"]
+    assert part["labels"] == ["x[0]", "x[1]", "x[2]", "x[3]"]
+    assert (part["shape"], part["about"]) == ([1, 4], "float [N, 4]")
 
 
 def test_no_name_can_end_the_script(tmp_path: Path) -> None:

@@ -11,18 +11,17 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from mlpack.delta import make_patch
-from mlpack.runtime.identity import File, read_identity
-from mlpack.runtime.module import Module
+from mlpack.runtime.identity import FileRecord, read_identity
 from mlpack.runtime.rebuild import PREFIX, key, rebuild
-from mlpack.runtime.settings import NotServable, Settings
+from mlpack.runtime.settings import NotServable, RuntimeSettings
+from mlpack.tensor_patch import make_patch
 from tests.runtime import models
-from tests.runtime.support import ask, started
+from tests.runtime.support import ask, start, started
 from tests.support import tiny_onnx
 
 OLD, NEW = b"old weights " * 5000, b"old weights " * 4000 + b"new weights " * 1500
@@ -36,7 +35,7 @@ def described(path: str, content: bytes, **more: str) -> dict[str, object]:
 
 def patched(
     folder: Path, old: bytes = OLD, new: bytes = NEW, cache: Path | None = None
-) -> Settings:
+) -> RuntimeSettings:
     """A patch release of three files: one by a patch, one unchanged, one whole."""
     anchor, place = "azureml-models/fan/1", folder / "azureml-models" / "fan" / "2"
     for path, content in (
@@ -55,10 +54,31 @@ def patched(
     ]
     document = {"name": "fan", "version": "2", "digest": "sha256:abc", "files": files}
     (folder / "mlpack.json").write_text(json.dumps(document))
-    return Settings(app_root=folder, model_dir=place, script=folder / "score.py", model_cache=cache)
+    return RuntimeSettings(
+        app_root=folder, model_dir=place, script=folder / "score.py", model_cache=cache
+    )
 
 
-def environ(settings: Settings) -> dict[str, str]:
+def packed(folder: Path, cache: Path | None = None, *, patched: bool = False) -> RuntimeSettings:
+    """A packed release of ``NEW``, or a patch release on an anchor that holds ``OLD`` packed."""
+    empty, place = memoryview(b""), folder / "azureml-models" / "fan" / "2"
+    made = {"mlpack/packed-1.mlpd": make_patch(empty, memoryview(OLD if patched else NEW))}
+    named = {"packed": "mlpack/packed-1.mlpd"}
+    if patched:
+        made["mlpack/patch.mlpd"] = make_patch(memoryview(OLD), memoryview(NEW))
+        named["patch"] = "mlpack/patch.mlpd"
+    (folder / "mlpack").mkdir(parents=True)
+    for path, content in made.items():
+        (folder / path).write_bytes(content)
+    document = {"name": "fan", "version": "2", "digest": "sha256:abc"}
+    listed = [described("model.onnx", NEW, **named)]
+    (folder / "mlpack.json").write_text(json.dumps({**document, "files": listed}))
+    return RuntimeSettings(
+        app_root=folder, model_dir=place, script=folder / "score.py", model_cache=cache
+    )
+
+
+def environ(settings: RuntimeSettings) -> dict[str, str]:
     return {
         "AML_APP_ROOT": str(settings.app_root),
         "AZUREML_MODEL_DIR": str(settings.model_dir),
@@ -73,7 +93,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def files(settings: Settings) -> tuple[File, ...]:
+def files(settings: RuntimeSettings) -> tuple[FileRecord, ...]:
     return read_identity(settings).files
 
 
@@ -114,6 +134,67 @@ def test_a_release_with_the_whole_model_is_left_alone(tmp_path: Path, temporary:
     whole = [each for each in files(settings) if not each.source]
     assert rebuild(whole, settings) is None
     assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("on_anchor", [False, True])
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_packed_model_is_unpacked(cached: bool, on_anchor: bool, tmp_path: Path) -> None:
+    cache = tmp_path / "cache" if cached else None
+    settings = packed(tmp_path / "app", cache, patched=on_anchor)
+    first, second = (rebuild(files(settings), settings) for _ in range(2))
+    assert first is not None
+    assert second is not None
+    assert held(first.folder) == held(second.folder) == {"model.onnx": NEW}
+    assert (first.made, second.made) == (len(NEW), 0 if cached else len(NEW))
+    # The anchor's model is in memory only.
+    assert f"rebuilding {len(NEW)} bytes" in str(first)
+
+
+@pytest.mark.parametrize("on_anchor", [False, True])
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda whole: whole[:-1], "packed-1.mlpd cannot be applied"),
+        (lambda whole: b"", "packed-1.mlpd cannot be applied"),
+        (None, "packed-1.mlpd cannot be read"),
+        (
+            lambda _: make_patch(memoryview(b""), memoryview(OLD + OLD)),
+            "packed-1.mlpd (makes|holds)",
+        ),
+        (lambda _: make_patch(memoryview(b""), memoryview(OLD[1:] + b"?")), "makes|has sha256"),
+        (lambda _: make_patch(memoryview(OLD), memoryview(NEW)), "old file has 0 bytes"),
+    ],
+)
+def test_a_damaged_packed_model(
+    damage: Callable[[bytes], bytes] | None, reason: str, on_anchor: bool, tmp_path: Path
+) -> None:
+    settings = packed(tmp_path / "app", patched=on_anchor)
+    place = settings.app_root / "mlpack" / "packed-1.mlpd"
+    if damage is None:
+        place.unlink()
+    else:
+        place.write_bytes(damage(place.read_bytes()))
+    with pytest.raises(NotServable, match=f"{reason}.*: the model is not the released one"):
+        rebuild(files(settings), settings)
+
+
+def test_too_little_memory_for_the_anchor(tmp_path: Path) -> None:
+    settings = packed(tmp_path / "app", patched=True)
+    program = (
+        "import os, resource\n"
+        "from mlpack.runtime.identity import read_identity\n"
+        "from mlpack.runtime import patch, rebuild\n"
+        "from mlpack.runtime.settings import NotServable, RuntimeSettings\n"
+        "s = RuntimeSettings.read(os.environ)\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + 40_000,) * 2)\n"
+        "try: rebuild.rebuild(read_identity(s).files, s)\n"
+        "except NotServable as error: print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environ(settings), capture_output=True, text=True
+    )
+    assert "there is not enough memory to rebuild the model" in done.stdout, done.stderr
 
 
 def test_the_module_scores_with_what_was_rebuilt(tmp_path: Path) -> None:
@@ -173,7 +254,7 @@ def test_damage_in_the_cache_is_noticed_and_mended(
     (first.folder / "model.onnx").write_bytes(damage)
     second = rebuild(files(settings), settings)
     assert second is not None
-    assert "model.onnx is damaged: it is made again" in caplog.text
+    assert "model.onnx is damaged" in caplog.text
     assert second.made == len(NEW)
     assert held(second.folder) == WHOLE
 
@@ -193,8 +274,8 @@ def test_several_containers_share_a_cache(tmp_path: Path) -> None:
         "import os\n"
         "from mlpack.runtime.identity import read_identity\n"
         "from mlpack.runtime.rebuild import rebuild\n"
-        "from mlpack.runtime.settings import Settings\n"
-        "s = Settings.read(os.environ)\n"
+        "from mlpack.runtime.settings import RuntimeSettings\n"
+        "s = RuntimeSettings.read(os.environ)\n"
         "print(rebuild(read_identity(s).files, s).made)\n"
     )
     environment = {**environ(settings), "MLPACK_MODEL_CACHE": str(settings.model_cache)}
@@ -268,24 +349,24 @@ def test_a_missing_anchor(tmp_path: Path) -> None:
     settings = patched(tmp_path / "app")
     (settings.app_root / "azureml-models/fan/1/model.onnx").unlink()
     with pytest.raises(NotServable, match=r"fan/1/model\.onnx cannot be read .*pull the image"):
-        Module.start(settings)
+        start(settings)
 
 
 def test_another_anchor(tmp_path: Path) -> None:
     settings = patched(tmp_path / "app")
     (settings.app_root / "azureml-models/fan/1/model.onnx").write_bytes(b"!" * len(OLD))
     with pytest.raises(NotServable, match="the old file has sha256"):
-        Module.start(settings)
+        start(settings)
     (settings.app_root / "azureml-models/fan/1/model.onnx").write_bytes(b"")
     with pytest.raises(NotServable, match="the old file has 0 bytes"):
-        Module.start(settings)
+        start(settings)
 
 
 def test_another_unchanged_file(tmp_path: Path) -> None:
     settings = patched(tmp_path / "app")
     (settings.app_root / "azureml-models/fan/1/labels.txt").write_bytes(b"on\noff\n")
     with pytest.raises(NotServable, match=r"labels\.txt has sha256 .*pull the image again"):
-        Module.start(settings)
+        start(settings)
 
 
 def test_every_truncation_of_the_patch_is_refused(tmp_path: Path, temporary: Path) -> None:
@@ -318,20 +399,27 @@ def test_a_patch_of_another_version(tmp_path: Path) -> None:
     settings = patched(tmp_path / "app")
     other = make_patch(memoryview(OLD), memoryview(OLD + b"?"))
     (settings.app_root / "mlpack" / "patch.mlpd").write_bytes(other)
-    with pytest.raises(NotServable, match=r"a file of 60001 bytes .*model\.onnx has 66000"):
-        Module.start(settings)
+    with pytest.raises(NotServable, match=r"60001 bytes .*model\.onnx has 66000"):
+        start(settings)
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("from", "/etc/passwd"), ("from", "../up"), ("patch", "../up"), ("from", "")],
+    [
+        ("from", "/etc/passwd"),
+        ("from", "../up"),
+        ("patch", "../up"),
+        ("packed", "../up"),
+        ("packed", "mlpack/packed-1.mlpd"),
+        ("from", ""),
+    ],
 )
 def test_records_that_lead_out_or_make_no_sense(name: str, value: str, tmp_path: Path) -> None:
     settings = patched(tmp_path / "app")
     document = json.loads((settings.app_root / "mlpack.json").read_text())
     document["files"][1][name] = value
     (settings.app_root / "mlpack.json").write_text(json.dumps(document))
-    with pytest.raises(NotServable, match="is not a record of a model"):
+    with pytest.raises(NotServable, match=r"mlpack\.json is not"):
         read_identity(settings)
 
 
@@ -348,20 +436,23 @@ def test_the_folder_goes_with_the_process_and_a_killed_ones_with_the_next(
     models.doubled(tmp_path / "1.onnx")
     content = (tmp_path / "1.onnx").read_bytes()
     settings = patched(tmp_path / "app", content, content)
-    left = temporary / f"{PREFIX}left"
+    left = temporary / f"{PREFIX}7-abcdefgh"
     left.mkdir()
     os.utime(left, (1, 1))
-    young = temporary / f"{PREFIX}young"
+    young = temporary / f"{PREFIX}7-abcdefgi"
     young.mkdir()
-    inside = temporary / f"{PREFIX}held"
+    other_programs = temporary / f"{PREFIX}notes"
+    other_programs.mkdir()
+    os.utime(other_programs, (1, 1))
+    inside = temporary / f"{PREFIX}7-abcdefgj"
     inside.mkdir()
     os.utime(inside, (1, 1))
     other = os.open(inside, os.O_RDONLY)
     fcntl.flock(other, fcntl.LOCK_EX)
     program = (
-        "import os; from mlpack.runtime.module import Module\n"
-        "from mlpack.runtime.settings import Settings\n"
-        "print(Module.open(Settings.read(os.environ)).settings.model_dir)\n"
+        "import os; from mlpack.runtime.scoring_service import ScoringService\n"
+        "from mlpack.runtime.settings import RuntimeSettings\n"
+        "print(ScoringService.open(RuntimeSettings.read(os.environ)).settings.model_dir)\n"
     )
     environment = {"TMPDIR": str(temporary), **environ(settings)}
     done = subprocess.run(
@@ -372,6 +463,7 @@ def test_the_folder_goes_with_the_process_and_a_killed_ones_with_the_next(
     assert not made.exists()
     assert not left.exists()
     assert young.exists()
+    assert other_programs.exists(), "only names that mlpack makes are its own"
     assert inside.exists()
     os.close(other)
 

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis import Case
 
 from tests.runtime.support import FAN, PICTURE, release, serving
-from tests.support import tiny_onnx
+from tests.support import repeats, tiny_onnx
 
 SCRIPTS = {"generic": None, "fan": FAN, "picture": PICTURE}
 
@@ -36,13 +36,21 @@ def address(
         yield found
 
 
+@pytest.mark.slow
 def test_no_request_breaks_it(address: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [
             *(str(Path(sys.executable).with_name("schemathesis")), "run"),
             f"{address}/swagger.json",
             *("--exclude-checks", NOT_ASKED, "--phases", "coverage,fuzzing"),
-            *("--max-examples", "30", "--seed", "7", "--generation-database", "none"),
+            *(
+                "--max-examples",
+                str(repeats(10, 30)),
+                "--seed",
+                "7",
+                "--generation-database",
+                "none",
+            ),
         ],
         cwd=tmp_path,
         capture_output=True,
@@ -58,7 +66,7 @@ def test_json_that_the_schema_allows_is_scored(address: str) -> None:
     schema = schemathesis.openapi.from_url(f"{address}/swagger.json")
     operation = schema["/score"]["POST"]
 
-    @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=repeats(10, 30), suppress_health_check=list(HealthCheck))
     @given(case=operation.as_strategy())
     def score(case: Case[Any]) -> None:
         if case.media_type == "application/json":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +13,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from mlpack.runtime import logs
+from mlpack.runtime import telemetry
 from mlpack.runtime.http.app import application
-from mlpack.runtime.module import Module
+from mlpack.runtime.scoring_service import ScoringService
 from tests.runtime import models
-from tests.runtime.support import ask, release, started
+from tests.runtime.support import ask, release, start, started
 
 SCRIPT = """
 def init(): pass
@@ -33,12 +34,12 @@ def run(data):
 
 
 @pytest.fixture
-def module(tmp_path: Path) -> Module:
-    found = Module.start(replace(release(tmp_path, SCRIPT), max_body=1000))
+def module(tmp_path: Path) -> ScoringService:
+    found = start(replace(release(tmp_path, SCRIPT), max_body=1000))
     return found
 
 
-def test_an_answer(module: Module) -> None:
+def test_an_answer(module: ScoringService) -> None:
     found = ask(module, "POST", "/score", b"a")
     assert (found.status_code, found.content) == (200, b'"a"')
     assert found.headers["content-type"] == "application/json"
@@ -47,7 +48,7 @@ def test_an_answer(module: Module) -> None:
     assert len(found.headers["x-request-id"]) == 32
 
 
-def test_ids_are_given_back(module: Module) -> None:
+def test_ids_are_given_back(module: ScoringService) -> None:
     given = {"x-request-id": "a", "x-ms-client-request-id": "b"}
     found = ask(module, "POST", "/score", b"a", given)
     assert {name: found.headers[name] for name in given} == given
@@ -67,7 +68,9 @@ def test_ids_are_given_back(module: Module) -> None:
         (b"x" * 1001, 413, "larger than 1000 bytes"),
     ],
 )
-def test_what_cannot_be_scored(module: Module, body: bytes, status: int, message: str) -> None:
+def test_what_cannot_be_scored(
+    module: ScoringService, body: bytes, status: int, message: str
+) -> None:
     found = ask(module, "POST", "/score", body)
     assert found.status_code == status
     assert message in found.json()["message"]
@@ -76,7 +79,7 @@ def test_what_cannot_be_scored(module: Module, body: bytes, status: int, message
     assert ask(module, "POST", "/score", b"a").status_code == 200
 
 
-def test_a_body_of_unknown_length_is_bounded(module: Module) -> None:
+def test_a_body_of_unknown_length_is_bounded(module: ScoringService) -> None:
     async def chunks(count: int) -> AsyncIterator[bytes]:
         for _ in range(count):
             yield b"x" * 400
@@ -104,7 +107,7 @@ def test_bodies_are_bounded_together(tmp_path: Path) -> None:
 
         app = application(found)
         assert sorted(asyncio.run(main())) == [200, 200, 200, 200, 503]
-        assert found.held == 0
+        assert found.body_bytes == 0
         assert asyncio.run(send(1000)) == 200
 
 
@@ -119,14 +122,14 @@ def test_bodies_are_bounded_together(tmp_path: Path) -> None:
         ("GET", "/", 200),
     ],
 )
-def test_other_requests(module: Module, method: str, path: str, status: int) -> None:
+def test_other_requests(module: ScoringService, method: str, path: str, status: int) -> None:
     found = ask(module, method, path)
     assert found.status_code == status
     if status >= 400:
         assert "/score" in found.json()["message"]
 
 
-def test_pictures_of_other_kinds_are_not_given_to_a_script_as_text(module: Module) -> None:
+def test_pictures_of_other_kinds_are_not_given_to_a_script_as_text(module: ScoringService) -> None:
     answer = ask(module, "POST", "/score", b"GIF89a", {"content-type": "image/gif"})
     assert answer.status_code == 415
     assert "not image/gif" in answer.json()["message"]
@@ -145,7 +148,7 @@ def test_models_alone_answer_no_get(tmp_path: Path) -> None:
         assert answer.status_code == 415
 
 
-def test_connections_are_closed_before_the_end(module: Module) -> None:
+def test_connections_are_closed_before_the_end(module: ScoringService) -> None:
     assert "connection" not in ask(module, "POST", "/score", b"a").headers
     module.draining = True
     found = ask(module, "POST", "/score", b"a")
@@ -153,7 +156,7 @@ def test_connections_are_closed_before_the_end(module: Module) -> None:
     assert ask(module, "GET", "/").status_code == 503
 
 
-def test_figures(module: Module) -> None:
+def test_figures(module: ScoringService) -> None:
     for body in (b"a", b"bad", b"fail", b"x" * 2000):
         ask(module, "POST", "/score", body)
     found = ask(module, "GET", "/metrics")
@@ -179,7 +182,7 @@ def test_figures(module: Module) -> None:
     assert again.text.endswith("# EOF\n")
 
 
-def test_a_line_for_each_request(module: Module, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_line_for_each_request(module: ScoringService, capfd: pytest.CaptureFixture[str]) -> None:
     ask(module, "POST", "/score?token=secret", b"a secret", {"x-request-id": "7"})
     ask(module, "POST", "/score", b"bad")
     ask(module, "GET", "/")
@@ -208,7 +211,7 @@ def test_less_is_logged_when_asked(tmp_path: Path, capfd: pytest.CaptureFixture[
 def test_all_that_is_logged_is_json(capfd: pytest.CaptureFixture[str]) -> None:
     before = logging.getLogger().handlers[:], logging.getLogger().level
     try:
-        logs.configure(logging.INFO)
+        telemetry.configure(logging.INFO)
         try:
             raise RuntimeError("in\nlines")
         except RuntimeError:
@@ -221,3 +224,18 @@ def test_all_that_is_logged_is_json(capfd: pytest.CaptureFixture[str]) -> None:
     line = json.loads(first)
     assert (line["level"], line["message"], line["logger"]) == ("error", "it broke", "score")
     assert "RuntimeError: in\nlines" in line["traceback"]
+
+
+def test_browsers_may_ask_before_any_path(tmp_path: Path) -> None:
+    settings = replace(release(tmp_path, SCRIPT), cors_origins=(re.compile("https://a.example"),))
+    ask_first = {"origin": "https://a.example", "access-control-request-method": "POST"}
+    with started(settings) as module:
+        found = ask(module, "OPTIONS", "/v2/models/fan/infer", headers=ask_first)
+        assert (found.status_code, found.content) == (200, b"")
+        assert found.headers["access-control-allow-origin"] == "https://a.example"
+        assert found.headers["access-control-allow-methods"] == "GET, POST"
+        assert found.headers["vary"] == "Origin"
+        elsewhere = {**ask_first, "origin": "https://b.example"}
+        found = ask(module, "OPTIONS", "/v2", headers=elsewhere)
+        assert found.status_code == 405
+        assert "access-control-allow-origin" not in found.headers

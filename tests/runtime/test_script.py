@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import io
+import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import httpx
 import numpy as np
+import PIL.Image
 import pytest
 
 from mlpack.runtime import azureml
-from mlpack.runtime.problems import BadRequest, Failed, Unsupported
+from mlpack.runtime.http_errors import BadRequest, ScoringFailed, UnsupportedMediaType
+from mlpack.runtime.raw_http import AMLRequest
 from mlpack.runtime.scorer import Payload, Reply
-from mlpack.runtime.script import Script
-from mlpack.runtime.settings import NotServable, Settings
+from mlpack.runtime.script import ScriptScorer
+from mlpack.runtime.settings import NotServable, RuntimeSettings
 from mlpack.runtime.signature import Tensor
 from tests.runtime import models
+from tests.runtime.support import serving
 
 
 @pytest.fixture(autouse=True)
@@ -30,10 +37,10 @@ def imports() -> Iterator[None]:
             del sys.modules[name]
 
 
-def script(folder: Path, text: str) -> Script:
+def script(folder: Path, text: str) -> ScriptScorer:
     path = folder / "score.py"
     path.write_text(text)
-    return Script(path, Settings(app_root=folder, model_dir=folder, script=path))
+    return ScriptScorer(path, RuntimeSettings(app_root=folder, model_dir=folder, script=path))
 
 
 def payload(content: bytes = b"{}", content_type: str = "application/json", **more: str) -> Payload:
@@ -67,14 +74,17 @@ def test_it_is_started_once_and_run_for_each_request(tmp_path: Path) -> None:
         ("def init(:\n", "import of .* failed"),
         ("def init(): raise KeyError('x')\ndef run(raw): pass\n", r"init\(\) in .* failed"),
         ("import sys\ndef init(): sys.exit(0)\ndef run(raw): pass\n", "failed: SystemExit"),
-        ("def init(): pass\ndef run(*raw): pass\n", "may not take"),
-        ("def init(): pass\ndef run(a, /): pass\n", "may not take"),
-        ("def init(): pass\ndef run(): pass\n", "takes no argument"),
-        ("def init(): pass\ndef run(request_headers): pass\n", "takes no argument"),
+        ("def init(): pass\ndef run(*raw): pass\n", "must not have"),
+        ("def init(): pass\ndef run(a, /): pass\n", "must not have"),
+        ("def init(): pass\ndef run(): pass\n", "has no parameter"),
+        ("def init(): pass\ndef run(request_headers): pass\n", "has no parameter"),
         ("def init(): pass\ndef run(a): pass\nFIELDS = 'abc'\n", "FIELDS"),
         ("def init(): pass\ndef run(a): pass\nFIELDS = {'a': (1, 2)}\n", "failed"),
         ("def init(): pass\ndef run(a): pass\ndef run_tensors(t): pass\n", "needs INPUTS"),
-        ("def init(): pass\ndef run(a): pass\nINPUTS = {'a': ('int5', ())}\n", "no element type"),
+        (
+            "def init(): pass\ndef run(a): pass\nINPUTS = {'a': ('int5', ())}\n",
+            "unknown element type",
+        ),
     ],
 )
 def test_a_script_that_cannot_score_is_named(text: str, message: str, tmp_path: Path) -> None:
@@ -152,7 +162,7 @@ def test_what_a_raw_request_has(tmp_path: Path) -> None:
         "assert request.headers['content-TYPE'] == 'application/json'\n"
         "assert 'CONTENT-type' in request.headers and request.headers.get('X', 1) == 1\n"
         "assert request.is_json and request.json == {'k': 'v'} == request.get_json()\n"
-        "assert request.data == request.stream.read() and request.content_length == 10\n"
+        'assert request.data == b\'{"k": "v"}\' and request.content_length == 10\n'
         'assert request.get_data(as_text=True) == \'{"k": "v"}\'\n'
         "assert request.url == 'http://device:5001/score?a=1&a=2'\n"
         "assert not request.files and not request.form\n"
@@ -218,7 +228,7 @@ def test_scripts_with_a_schema_get_parsed_arguments(tmp_path: Path) -> None:
     for content, message in ((b'{"b": 1}', "has no a"), (b"[]", "not a JSON o"), (b"", "not JSON")):
         with pytest.raises(BadRequest, match=message):
             found.run(payload(content))
-    with pytest.raises(Unsupported, match="application/json"):
+    with pytest.raises(UnsupportedMediaType, match="application/json"):
         found.run(payload(b"{}", "text/plain"))
 
 
@@ -286,9 +296,9 @@ def test_tensors_may_be_declared(tmp_path: Path) -> None:
     )
     found = script(tmp_path, text)
     assert found.signature is not None
-    assert str(found.signature) == "a tensor(float) [any, 4]; b tensor(string) [N]"
+    assert str(found.signature) == "a tensor(float) [?, 4]; b tensor(string) [N]"
     assert (found.batches, found.images, found.ranges) == (False, True, {"a": (0.0, 10.0, 5.0)})
-    with pytest.raises(Failed, match="no dict of arrays"):
+    with pytest.raises(ScoringFailed, match="dict of arrays"):
         found.run_tensors({})
 
 
@@ -314,7 +324,7 @@ def test_other_json_that_a_script_cannot_parse_is_not_called_the_request(tmp_pat
 def test_hooks_that_are_not_there(tmp_path: Path) -> None:
     found = script(tmp_path, "def init(): pass\ndef run(data): pass\n")
     assert (found.tensors, found.images, found.signature, found.fields) == (False, False, None, ())
-    with pytest.raises(Unsupported):
+    with pytest.raises(UnsupportedMediaType):
         found.run_tensors({})
 
 
@@ -322,8 +332,149 @@ def test_the_packages_of_azure_ml_may_be_there(monkeypatch: pytest.MonkeyPatch) 
     parent = ModuleType("azureml")
     parent.__path__ = []
     monkeypatch.setitem(sys.modules, "azureml", parent)
-    azureml.install()
+    azureml.install(RuntimeSettings())
     assert sys.modules["azureml"] is parent
     from importlib import import_module
 
-    assert import_module("azureml.contrib.services.aml_request").AMLRequest is azureml.AMLRequest
+    assert import_module("azureml.contrib.services.aml_request").AMLRequest is AMLRequest
+
+
+MODEL = """
+import os
+from azureml.core import Model
+from azureml.core.model import Model as Same
+def init():
+    global found
+    assert Model is Same
+    found = Model.get_model_path(NAME)
+def run(data): return found
+"""
+
+
+def model_of(settings: RuntimeSettings, name: str = "'fan'") -> object:
+    settings.script.write_text(MODEL.replace("NAME", name))
+    return ScriptScorer(settings.script, settings).run(payload())
+
+
+def placed(folder: Path, *files: str) -> RuntimeSettings:
+    for file in files:
+        path = folder / "azureml-models" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return RuntimeSettings.read({"AML_APP_ROOT": str(folder)})
+
+
+def test_get_model_path_is_that_of_azureml_core(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = placed(tmp_path / "one", "fan/3/fan.onnx")
+    only = settings.model_dir / "fan.onnx"
+    assert model_of(settings) == model_of(settings, "'fan', version=3") == str(only)
+    # MLOpsPython's score.py.
+    monkeypatch.setenv("AZUREML_MODEL_DIR", str(settings.model_dir))
+    assert model_of(settings, "os.getenv('AZUREML_MODEL_DIR').split('/')[-2]") == str(only)
+    with pytest.raises(NotServable, match=r"no model fan:4 in .*; models there: fan"):
+        model_of(settings, "'fan', version=4")
+    with pytest.raises(NotServable, match="no model pump"):
+        model_of(settings, "'pump'")
+    settings = placed(tmp_path / "folder", "fan/3/model/a.onnx", "fan/3/model/b.txt")
+    assert model_of(settings) == str(settings.model_dir / "model")
+    settings = placed(tmp_path / "files", "fan/3/a.onnx", "fan/3/b.txt")
+    assert model_of(settings) == str(settings.model_dir)
+    settings = placed(tmp_path / "two", "fan/9/a", "fan/10/b", "pump/1/c")
+    models = tmp_path / "two" / "azureml-models"
+    assert model_of(settings) == str(models / "fan" / "10" / "b")
+    assert model_of(settings, "'fan', 9") == str(models / "fan" / "9" / "a")
+    assert model_of(settings, "'pump'") == str(models / "pump" / "1" / "c")
+
+
+def test_get_model_path_of_a_model_that_was_rebuilt(tmp_path: Path) -> None:
+    # A patch release has the files of its anchor, which is version 3.
+    settings = placed(tmp_path, "fan/3/fan.onnx")
+    record = {"name": "fan", "version": "4", "digest": "", "files": []}
+    (tmp_path / "mlpack.json").write_text(json.dumps(record))
+    rebuilt = tmp_path / "tmp" / "mlpack-model-1"
+    rebuilt.mkdir(parents=True)
+    (rebuilt / "fan.onnx").touch()
+    settings = replace(settings, model_dir=rebuilt)
+    assert model_of(settings) == model_of(settings, "'fan', 4") == str(rebuilt / "fan.onnx")
+    assert model_of(settings, "'tmp'") == str(rebuilt / "fan.onnx")
+    with pytest.raises(NotServable, match="no model fan:3"):
+        model_of(settings, "'fan', 3")
+
+
+def test_other_parts_of_azureml_core_are_named(tmp_path: Path) -> None:
+    with pytest.raises(NotServable, match=r"not Workspace: add azureml-core to requirements\.in"):
+        script(tmp_path, "from azureml.core import Workspace\n")
+
+
+def test_a_plain_script_does_not_import_werkzeug(tmp_path: Path) -> None:
+    text = "import sys\ndef init(): pass\ndef run(data): return 'werkzeug' in sys.modules\n"
+    (tmp_path / "score.py").write_text(text)
+    with serving(tmp_path) as url:
+        assert httpx.post(f"{url}/score", content=b"{}").json() is False
+
+
+def test_pictures_in_a_form_are_opened_with_pillow(tmp_path: Path) -> None:
+    def picture(size: tuple[int, int]) -> bytes:
+        found = io.BytesIO()
+        PIL.Image.new("RGB", size, "red").save(found, "PNG")
+        return found.getvalue()
+
+    sent = httpx.Request(
+        "POST",
+        "http://device/score",
+        files=[("image", ("a.png", picture((4, 2)))), ("image", ("b.png", picture((3, 5))))],
+    )
+    body = (
+        "import io, json, PIL.Image\n"
+        "first = PIL.Image.open(request.files['image']).convert('RGB')\n"
+        "sizes = [PIL.Image.open(each).size for each in request.files.getlist('image')[1:]]\n"
+        "found = io.BytesIO()\n"
+        "first.rotate(90, expand=True).save(found, 'PNG')\n"
+        "told = json.dumps([first.size, *sizes])\n"
+        "answer = AMLResponse(found.getvalue(), 200, {'X-Sizes': told})\n"
+        "answer.mimetype = 'image/png'\n"
+        "return answer"
+    )
+    found = raw(tmp_path, body, payload(sent.read(), sent.headers["content-type"]))
+    assert (found.status, found.content_type) == (200, "image/png")
+    assert PIL.Image.open(io.BytesIO(found.content)).size == (2, 4)
+    # A comma separates two headers, as with Azure ML's server.
+    values = [found.headers["x-sizes"], *(value for _, value in found.repeated)]
+    assert json.loads(",".join(values)) == [[4, 2], [3, 5]]
+
+
+def test_a_driver_that_looks_for_the_package_marks_no_function(tmp_path: Path) -> None:
+    text = (
+        "import importlib.util\n"
+        "assert importlib.util.find_spec('azureml.contrib.services')\n"
+        "from azureml.contrib.services.aml_request import rawhttp\n"
+        "rawhttp(None)\n"
+        "def init(): pass\n"
+        "def run(request): return request.get_data(False).decode()\n"
+    )
+    found = script(tmp_path, text)
+    assert found.raw
+    assert found.run(payload(b"x")) == "x"
+
+
+def test_scripts_find_the_variables_that_azure_mls_server_sets(tmp_path: Path) -> None:
+    names = (
+        "AML_APP_INSIGHTS_ENABLED AML_APP_ROOT AZUREML_ENTRY_SCRIPT AZUREML_MODEL_DIR SERVER_PORT "
+        "WORKER_COUNT"
+    )
+    text = (
+        "import os\ndef init(): pass\n"
+        f"def run(data): return {{name: os.environ[name] for name in '{names}'.split()}}\n"
+    )
+    (tmp_path / "score.py").write_text(text)
+    with serving(tmp_path) as url:
+        assert httpx.post(f"{url}/score", content=b"{}").json() == {
+            "AML_APP_INSIGHTS_ENABLED": "false",
+            "AML_APP_ROOT": str(tmp_path),
+            "AZUREML_ENTRY_SCRIPT": str(tmp_path / "score.py"),
+            "AZUREML_MODEL_DIR": str(tmp_path / "azureml-models"),
+            "SERVER_PORT": url.rpartition(":")[2],
+            "WORKER_COUNT": "1",
+        }

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from mlpack.oci import descriptor as media
-from mlpack.oci.descriptor import Descriptor
-from mlpack.oci.digest import Digest
+from mlpack.oci.descriptor import Descriptor, Digest, Reference
 from mlpack.oci.image import Image, ImageConfig, build_image
-from mlpack.oci.reference import Reference
-from mlpack.stores.base import (
+from mlpack.registry.repository import Registries
+from mlpack.stores.store import (
     Corrupt,
+    LayoutStore,
     ListingStore,
     NotFound,
     StagingStore,
@@ -24,10 +24,8 @@ from mlpack.stores.base import (
     read_image,
     verified,
 )
-from mlpack.stores.layout import LayoutStore
-from mlpack.stores.memory import MemoryStore
-from mlpack.stores.registries import Registries
-from tests.stores.registry import Registry
+from tests.doubles.memory_store import MemoryStore
+from tests.registry.registry import Registry
 from tests.support import AMD64, image
 
 CONTENT = b"some bytes"

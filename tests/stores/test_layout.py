@@ -13,9 +13,17 @@ import pytest
 from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Descriptor
 from mlpack.oci.image import ImageConfig, build_image
-from mlpack.stores.base import Corrupt, NotFound, put_bytes, put_image, read
 from mlpack.stores.files import atomic
-from mlpack.stores.layout import LayoutStore, NotALayout, validate
+from mlpack.stores.integrity import validate
+from mlpack.stores.store import (
+    Corrupt,
+    LayoutStore,
+    NotALayout,
+    NotFound,
+    put_bytes,
+    put_image,
+    read,
+)
 from tests.support import AMD64, make_project, real_layer
 
 
@@ -120,8 +128,8 @@ WRITER = """
 import sys
 from pathlib import Path
 from mlpack.oci import descriptor as media
-from mlpack.stores.base import put_bytes
-from mlpack.stores.layout import LayoutStore
+from mlpack.stores.store import put_bytes
+from mlpack.stores.store import LayoutStore
 layout, number = LayoutStore(Path(sys.argv[1])), sys.argv[2]
 for turn in range(20):
     target = put_bytes(layout, f"{turn}".encode(), media.CONFIG)

@@ -1,4 +1,4 @@
-"""Fill in the templates beside this file: what runs on the device beside the module.
+"""Fill in this folder's templates: what runs on the device next to the module.
 
     python render.py                                  the files here, for one device
     python render.py --to /etc/fan --broker-bind 0.0.0.0

@@ -1,1 +1,1 @@
-"""What the runtime answers over HTTP: one module per group of paths."""
+"""The HTTP API, one module per group of paths."""

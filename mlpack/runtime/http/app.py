@@ -1,10 +1,10 @@
-"""The ASGI application: all routes, and a line in the log and figures for each request."""
+"""The ASGI application: all routes, and a log line and metrics for each request."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
@@ -12,85 +12,99 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .. import logs
-from ..answers import to_json
-from ..module import record
-from ..problems import Problem
-from ..scorer import JSON, Reply
-from . import oip, openapi, page, score
+from .. import telemetry
+from ..codec import to_json
+from ..http_errors import HttpError
+from ..scorer import JSON
+from . import body, oip, openapi, page, score
+from .cors import Cors
 
 if TYPE_CHECKING:
-    from ..module import Module
+    from ..scoring_service import ScoringService
 
 _Handlers = Mapping[Any, Callable[[Request, Exception], Awaitable[Response]]]
 
-_log = logging.getLogger("mlpack_runtime")
 
+def application(service: ScoringService) -> ASGIApp:
+    """Return the application that serves everything over HTTP."""
+    endpoint = score.ScoreEndpoint(service)
 
-def application(module: Module) -> Starlette:
-    """Everything that a module answers over HTTP."""
+    async def metrics(request: Request) -> Response:
+        accept = request.headers.get("accept", "")
+        kind, text = telemetry.exposition(lambda: _families(service), accept)
+        return Response(text, media_type=kind, headers={"content-type": kind})
+
     routes = [
-        *score.routes(module),
-        *oip.routes(module),
-        *openapi.routes(module),
-        *page.routes(module),
+        Route(score.PATH, endpoint, methods=endpoint.methods),
+        Route("/metrics", metrics, methods=["GET"]),
+        *oip.routes(service),
+        *openapi.routes(service),
+        *page.routes(service),
     ]
     known = sorted({route.path for route in routes if "{" not in route.path})
 
     async def unknown(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
-        what = "is not answered" if status == 405 else "is not known"
-        message = f"{request.method} {request.url.path} {what}; there is {', '.join(known)}"
+        what = "is not allowed" if status == 405 else "does not exist"
+        message = f"{request.method} {request.url.path} {what}; paths: {', '.join(known)}"
         headers = getattr(error, "headers", None)
         if (request.url.path + "/").startswith("/v2/"):
             return oip.error(status, message, headers)
         return Response(to_json({"message": message}), status, headers, JSON)
 
-    return Application(module, routes, {404: unknown, 405: unknown, Problem: _problem})
+    handlers: _Handlers = {404: unknown, 405: unknown, HttpError: _http_error}
+    app = Application(service, endpoint, routes, handlers)
+    origins = service.settings.cors_origins
+    return Cors(app, origins) if origins else app
 
 
-async def _problem(_: Request, error: Exception) -> Response:
-    if not isinstance(error, Problem):
+async def _http_error(_: Request, error: Exception) -> Response:
+    if not isinstance(error, HttpError):
         raise error
     headers = dict(error.headers)
     return Response(to_json(error.to_json()), error.status, headers, JSON)
 
 
 class Application(Starlette):
-    """Starlette, with what every request gets; ``/score`` goes past it, which halves its price."""
+    """Starlette with logging and metrics; ``/score`` bypasses Starlette, which halves its price."""
 
-    def __init__(self, module: Module, routes: Sequence[Route], handlers: _Handlers) -> None:
+    def __init__(
+        self,
+        service: ScoringService,
+        endpoint: score.ScoreEndpoint,
+        routes: Sequence[Route],
+        handlers: _Handlers,
+    ) -> None:
         super().__init__(routes=routes, exception_handlers=handlers)
-        self._module = module
-        self._score = score.Score(module)
-        self._info = module.settings.level <= logging.INFO
-        self._debug = module.settings.level <= logging.DEBUG
+        self._service = service
+        self._score = endpoint
+        self._level = service.settings.level
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             return
         start = time.perf_counter()
-        described: dict[str, Any] = {}
-        token = record.set(described)
+        fields: dict[str, Any] = {}
+        token = telemetry.record.set(fields)
         try:
             if scope["path"] == score.PATH and scope["method"] in self._score.methods:
                 path = score.PATH
-                status, size = await self._answer_score(scope, receive, send)
+                status, size = await self._score.answer(scope, receive, send)
             else:
                 status, size = await self._answer_other(scope, receive, send)
                 route = scope.get("route")
                 path = route.path if route is not None else "other"
         finally:
-            record.reset(token)
-            self._module.held -= described.get("received", 0)
+            telemetry.record.reset(token)
+            self._service.body_bytes -= fields.pop(body.HELD, 0)
         seconds = time.perf_counter() - start
-        self._module.metrics.request(path, status, seconds)
+        self._service.metrics.request(path, status, seconds)
         # Probes come every few seconds, for years, and a device's log is kept on flash memory.
         quiet = scope["method"] == "GET" and path != score.PATH and status < 400
-        if self._debug if quiet else self._info:
+        if self._level <= (logging.DEBUG if quiet else logging.INFO):
             line = {
                 "message": "request",
                 "method": scope["method"],
@@ -99,15 +113,7 @@ class Application(Starlette):
                 "bytes": size,
                 "ms": round(seconds * 1000, 3),
             }
-            logs.write("debug" if quiet else "info", line | described)
-
-    async def _answer_score(self, scope: Scope, receive: Receive, send: Send) -> tuple[int, int]:
-        try:
-            reply = await self._score.reply(scope, receive)
-        except Exception as error:
-            reply = _unforeseen(error)
-        await score.respond(send, reply, close=self._module.draining)
-        return reply.status, len(reply.content)
+            telemetry.write("debug" if quiet else "info", line | fields)
 
     async def _answer_other(self, scope: Scope, receive: Receive, send: Send) -> tuple[int, int]:
         status, size = 0, 0
@@ -116,7 +122,7 @@ class Application(Starlette):
             nonlocal status, size
             if message["type"] == "http.response.start":
                 status = message["status"]
-                if self._module.draining:
+                if self._service.draining:
                     message["headers"] = [*message["headers"], (b"connection", b"close")]
             else:
                 size += len(message.get("body", b""))
@@ -125,12 +131,22 @@ class Application(Starlette):
         try:
             await super().__call__(scope, receive, sending)
         except Exception as error:
-            reply = _unforeseen(error)
+            reply = score.unforeseen(error)
             if not status:
                 await score.respond(sending, reply)
         return status, size
 
 
-def _unforeseen(error: Exception) -> Reply:
-    _log.error("a request could not be answered", exc_info=error)
-    return score.refusal(Problem("the request could not be answered; the module's log says more"))
+def _families(service: ScoringService) -> Iterator[Any]:
+    """Return the service's metrics: its counters, its present state, and its model."""
+    from prometheus_client.core import GaugeMetricFamily
+
+    yield from service.metrics.families()
+    yield GaugeMetricFamily("mlpack_queue_depth", "Requests that wait.", service.depth)
+    about = "Time from the start of loading to ready."
+    yield GaugeMetricFamily("mlpack_load_seconds", about, service.load_seconds)
+    yield GaugeMetricFamily("mlpack_ready", "1 if ready.", float(service.ready))
+    names = ["name", "version", "digest", "loaded"]
+    model = GaugeMetricFamily("mlpack_model_info", "The model.", labels=names)
+    model.add_metric([getattr(service.identity, name) for name in names], 1)
+    yield model

@@ -1,11 +1,12 @@
-"""The Open Inference Protocol v2 over HTTP: what KServe's and Triton's clients speak.
+"""The Open Inference Protocol v2 over HTTP, the protocol of KServe's and Triton's clients.
 
-Errors are ``{"error": "…"}``; bodies may hold tensors as bytes (:mod:`.oip_messages`).
+Errors are ``{"error": "…"}``; bodies may have tensors as bytes (:mod:`.oip_messages`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 import orjson
@@ -14,24 +15,24 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ..problems import BadRequest, Problem
+from ..http_errors import BadRequest, HttpError
+from ..oip_messages import JSON_LENGTH, InferRequest, make_response, metadata, parse_request
 from ..tensors import from_octets
 from .body import read_body
-from .oip_messages import JSON_LENGTH, InferRequest, make_answer, metadata, parse_request
 
 if TYPE_CHECKING:
-    from ..module import Module
+    from ..scoring_service import ScoringService
 
 SERVER = {"name": "mlpack_runtime", "version": "1", "extensions": ["binary_tensor_data"]}
-"""What is said of the server itself."""
+"""The server's own metadata."""
 
 _SMALL = 64 * 1024
-"""Bytes of a body that are read in no time; more are read on another thread."""
+"""Bytes of a body from which on it is parsed on another thread."""
 
 
-def routes(module: Module) -> list[Route]:
-    """The protocol's paths, those of the model with and without a version."""
-    protocol = _Protocol(module)
+def routes(service: ScoringService) -> list[Route]:
+    """Return the protocol's routes; those of the model with and without a version."""
+    protocol = _Protocol(service)
     found = [
         Route("/v2", protocol.server, methods=["GET"]),
         Route("/v2/health/live", protocol.live, methods=["GET"]),
@@ -47,25 +48,25 @@ def routes(module: Module) -> list[Route]:
 
 
 class _Protocol:
-    """The answers of one module."""
+    """The handlers for one module."""
 
-    def __init__(self, module: Module) -> None:
-        self._module = module
+    def __init__(self, service: ScoringService) -> None:
+        self._service = service
 
     async def server(self, _: Request) -> Response:
         return _json(200, SERVER)
 
     async def live(self, _: Request) -> Response:
-        live = self._module.live
+        live = self._service.live
         return _json(200 if live else 503, {"live": live})
 
     async def ready(self, _: Request) -> Response:
-        # The protocol's text says "live" here, too; KServe's clients read "ready".
-        ready = self._module.ready
-        return _json(200 if ready else 503, {"live": self._module.live, "ready": ready})
+        # The specification has "live" here, too; KServe's clients read "ready".
+        ready = self._service.ready
+        return _json(200 if ready else 503, {"live": self._service.live, "ready": ready})
 
     async def model(self, _: Request) -> Response:
-        scorer, identity = self._module.scorer, self._module.identity
+        scorer, identity = self._service.scorer, self._service.identity
         signature = scorer.signature if scorer.tensors else None
         described = {
             "name": identity.name,
@@ -77,54 +78,55 @@ class _Protocol:
         return _json(200, described)
 
     async def model_ready(self, _: Request) -> Response:
-        ready = self._module.ready
-        return _json(200 if ready else 503, {"name": self._module.identity.name, "ready": ready})
+        ready = self._service.ready
+        return _json(200 if ready else 503, {"name": self._service.identity.name, "ready": ready})
 
     async def infer(self, request: Request) -> Response:
-        module = self._module
-        if not module.scorer.tensors:
-            raise BadRequest(f"{module.identity.name} takes no tensors: POST /score")
+        service = self._service
+        if not service.scorer.tensors:
+            raise BadRequest(f"{service.identity.name} takes no tensors; use POST /score")
         asked = await self._read(request)
-        results = await module.infer(asked.inputs)
-        answer = make_answer(asked, results, module.identity.name, module.identity.version)
-        if answer.json_length is None:
-            return Response(answer.body, media_type="application/json")
-        headers = {JSON_LENGTH: str(answer.json_length)}
-        return Response(answer.body, headers=headers, media_type="application/octet-stream")
+        results = await service.infer(asked.inputs)
+        made = make_response(asked, results, service.identity.name, service.identity.version)
+        if made.json_length is None:
+            return Response(made.body, media_type="application/json")
+        headers = {JSON_LENGTH: str(made.json_length)}
+        return Response(made.body, headers=headers, media_type="application/octet-stream")
 
     async def _read(self, request: Request) -> InferRequest:
-        signature = self._module.scorer.signature
-        body = await read_body(request.headers, request.receive, self._module)
+        signature = self._service.scorer.signature
+        parse = partial(parse_request, allow_nan=self._service.settings.allow_nan)
+        body = await read_body(request.headers, request.receive, self._service)
         header = request.headers.get(JSON_LENGTH)
         if header == "0" and signature is not None:
-            # Triton's "raw binary request": nothing but the only input, answered in bytes.
+            # Triton's "raw binary request": bytes of the only input in, bytes out.
             return InferRequest(inputs=from_octets(body, {}, signature), binary=True)
         if len(body) > _SMALL:
-            return await run_in_threadpool(parse_request, body, header, signature)
-        return parse_request(body, header, signature)
+            return await run_in_threadpool(parse, body, header, signature)
+        return parse(body, header, signature)
 
     def of_model(
         self, handler: Callable[[Request], Awaitable[Response]]
     ) -> Callable[[Request], Awaitable[Response]]:
-        """``handler`` for the one model there is; 404 for others; errors as the protocol's."""
-        known = self._module.identity
+        """Wrap ``handler``: 404 for any other model, and errors in the protocol's form."""
+        known = self._service.identity
 
         async def handle(request: Request) -> Response:
             asked = request.path_params
             if asked["name"] != known.name:
-                return error(404, f"there is no model {asked['name']}: it is {known.name}")
+                return error(404, f"unknown model {asked['name']}; the model is {known.name}")
             if asked.get("version", known.version) != known.version:
-                return error(404, f"there is no version {asked['version']}: it is {known.version}")
+                return error(404, f"unknown version {asked['version']}; it is {known.version}")
             try:
                 return await handler(request)
-            except Problem as problem:
+            except HttpError as problem:
                 return error(problem.status, problem.message, problem.headers)
 
         return handle
 
 
 def error(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
-    """What the protocol answers where something is wrong."""
+    """Return an error in the protocol's form."""
     return _json(status, {"error": message}, headers)
 
 

@@ -1,6 +1,6 @@
-"""Patches: the new version of a model's file, made of the old one and what differs.
+"""Patches: make the new version of a model's file from the old one and the differences.
 
-Knows nothing of model formats; needs numpy, zstandard and the standard library.
+Independent of model formats; needs numpy, zstandard and the standard library.
 """
 
 from .apply import apply_patch

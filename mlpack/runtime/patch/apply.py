@@ -1,44 +1,42 @@
-"""Making the new file of the old one and a patch, in the new file's order."""
+"""Makes the new file from the old one and a patch, from its first byte to its last."""
 
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from . import container
-from .arrays import (
-    BLOCK,
-    EXTRA,
-    HEAD,
-    LAST,
-    Array,
-    Kind,
-    exponents,
-    low_bytes,
-    ordered,
-    scaled,
-    unfolded,
-    unordered,
-    unpack_low,
-    unturned,
+from . import columns, container, format1
+from .arrays import BLOCK, Array, ArrayForm, Groups, exponents, mirrored, ordered, scaled, stepped
+from .container import BadPatch, Header, StreamReader, read_header
+from .number_sets import SetReader
+from .program import (
+    ADD,
+    ADDED,
+    COPY,
+    LITERALS,
+    MASKED,
+    MASKS,
+    TABLES,
+    F,
+    Index,
+    Operation,
+    read_index,
 )
-from .container import BadPatch, Header, Stream, read_header
-from .law import Law, Widths
-from .program import ADD, COPY, ArrayForm, Operation, read_program
 
 PIECE = 1 << 20
 """Bytes that are copied or added at once."""
 
 
 def apply_patch(old: memoryview, patch: memoryview, write: Callable[[memoryview], object]) -> None:
-    """Give the new file to ``write``, piece by piece.
+    """Pass the new file to ``write``, piece by piece.
 
-    Takes memory for a piece, for what the patch's decompressors keep (128 MiB at most each),
-    and for the parts of ``old`` that are their dictionaries. Raises :class:`BadPatch` where
-    ``old`` is not the file the patch is for, or the patch is damaged; what was written is
-    then worth nothing, so give it a name only after this returns.
+    Takes memory for a piece, for the windows of the patch's decompressors (128 MiB at most each),
+    for a page of each group of numbers, and for the parts of ``old`` that are dictionaries. Raises
+    :class:`BadPatch` if ``old`` is not the file the patch is for, or the patch is damaged; what
+    was written is then invalid, so rename it to its final name only after this returns.
     """
     header = read_header(patch)
     if len(old) != header.old_size:
@@ -46,7 +44,7 @@ def apply_patch(old: memoryview, patch: memoryview, write: Callable[[memoryview]
     sha256 = hashlib.sha256()
     _keep_memory()
     try:
-        for piece in _Applier(old, patch, header).pieces():
+        for piece in (_pieces if header.version > 1 else _pieces_of_version_1)(old, patch):
             sha256.update(piece)
             write(piece)
     except BadPatch:
@@ -58,9 +56,9 @@ def apply_patch(old: memoryview, patch: memoryview, write: Callable[[memoryview]
 
 
 def _keep_memory() -> None:
-    """Have the C library keep what is freed for the next block.
+    """Make the C library reuse freed memory for the next block.
 
-    glibc gives memory back to the system, page by page, unless as much came and went once
+    glibc returns memory to the system, page by page, unless an allocation of this size was freed
     before; that took two fifths of the time.
     """
     held = np.empty(2 * PIECE, np.uint8)
@@ -68,107 +66,123 @@ def _keep_memory() -> None:
 
 
 def _require_old(old: memoryview, header: Header) -> None:
-    """Where something is wrong, say that it is the old file if it is."""
+    """Raise :class:`BadPatch` if the old file is the cause of an error."""
     found = hashlib.sha256(old).hexdigest()
-    if found != header.old_sha256:
+    if not header.is_for(found):
         raise BadPatch(f"the old file has sha256 {found}, the patch is for {header.old_sha256}")
 
 
-class _Applier:
-    def __init__(self, old: memoryview, patch: memoryview, header: Header) -> None:
-        at = header.length
-        stored: dict[int, list[tuple[container.Part, memoryview]]] = {}
-        for part in header.parts:
-            stored.setdefault(part.stream, []).append((part, patch[at : at + part.stored]))
+def _pieces_of_version_1(old: memoryview, patch: memoryview) -> Iterator[memoryview]:
+    _, index = format1.read_old_index(patch)
+    stored = container.stored_parts(index.parts, patch, index.bodies)
+    known = [*range(format1.SYMBOLS), *(format1.SYMBOLS + i for i in range(index.classes))]
+    streams = {each: StreamReader(stored.get(each, []), old) for each in known}
+    arrays = format1.OldArrays(old, streams, index.classes)
+    plain = _Bytes(old, streams[format1.ADDED], streams[format1.LITERALS])
+    for step in index.operations:
+        yield from arrays.pieces(step, step.form) if step.form else plain.pieces(step)
+
+
+def _pieces(old: memoryview, patch: memoryview) -> Iterator[memoryview]:
+    header, index = read_index(patch)
+    made = _made(old, patch, index)
+    return _joined(made, header.new_size) if index.columns else made
+
+
+def _joined(made: Iterator[memoryview], size: int) -> Iterator[memoryview]:
+    """Yield the new file of ``size`` bytes of which ``made`` has the numbers in columns."""
+    packed, left, ready = memoryview(b"".join(made)), size, bytearray()
+    try:
+        for piece in columns.join(packed):
+            left -= len(piece)
+            ready += piece
+            if left < 0:
+                raise BadPatch(f"columns make more than the {size} bytes of the new file")
+            if len(ready) >= PIECE:
+                yield memoryview(bytes(ready))
+                ready.clear()
+    except ValueError as error:
+        raise BadPatch(f"the columns are damaged: {error}") from None
+    yield memoryview(bytes(ready))
+
+
+def _made(old: memoryview, patch: memoryview, index: Index) -> Iterator[memoryview]:
+    stored = container.stored_parts(index.parts, patch, index.bodies)
+    streams: dict[int, StreamReader] = defaultdict(lambda: StreamReader((), old))
+    streams |= {each: StreamReader(parts, old) for each, parts in stored.items()}
+    at, sets = index.bodies + sum(each.stored for each in index.parts), list[SetReader]()
+    for each in index.sets:
+        bodies = list[memoryview]()
+        for part in each.groups:
+            bodies.append(patch[at : at + part.stored])
             at += part.stored
+        sets.append(SetReader(each, bodies, index.pcodec))
+    plain = _Bytes(old, streams[ADDED], streams[LITERALS])
+    for step in index.operations:
+        if not step.form:
+            yield from plain.pieces(step)
+            continue
+        numbers = sets[step.form.set]
+        groups = Groups(step.form, streams[TABLES].read(step.form.entries), numbers.bounds)
+        for before, first in _old_numbers(old, step, step.form):
+            if step.code == MASKED:
+                mask = np.frombuffer(streams[MASKS].read((len(before) + 7) // 8), np.uint8)
+                bits = np.unpackbits(mask, count=len(before), bitorder="little")
+                changed = np.flatnonzero(bits)
+                made = before.copy()
+                made[changed] = _block(step.form, groups, numbers, before[changed], first)
+            else:
+                made = _block(step.form, groups, numbers, before, first)
+            yield made.view(np.uint8).data
+
+
+class _Bytes:
+    """Makes the bytes outside arrays."""
+
+    def __init__(self, old: memoryview, added: StreamReader, literals: StreamReader) -> None:
         self._old = old
-        self._header = header
-        self._program = sum(part.size for part, _ in stored.get(container.PROGRAM, []))
-        known = [*range(container.SYMBOLS), *(container.SYMBOLS + i for i in range(header.classes))]
-        self._streams = {each: Stream(stored.get(each, []), old) for each in known}
+        self._added = added
+        self._literals = literals
 
-    def pieces(self) -> Iterator[memoryview]:
-        """The new file."""
-        header = self._header
-        # An operation makes a byte at least, and takes about ten bytes of program at most.
-        if self._program > 64 * (header.new_size + 1):
-            raise BadPatch(f"a program of {self._program} bytes for {header.new_size} bytes")
-        program = self._streams[container.PROGRAM].read(self._program)
-        for step in read_program(program, header.old_size, header.new_size):
-            yield from self._run(step)
-
-    def _run(self, step: Operation) -> Iterator[memoryview]:
-        if step.form is not None:
-            yield from self._array(step, step.form)
-            return
+    def pieces(self, step: Operation[F]) -> Iterator[memoryview]:
+        """Yield the bytes of one operation."""
         for done in range(0, step.length, PIECE):
             count = min(PIECE, step.length - done)
             at = step.source + done
             if step.code == COPY:
                 yield self._old[at : at + count]
             elif step.code == ADD:
-                added = np.frombuffer(self._streams[container.ADD].read(count), np.uint8)
+                added = np.frombuffer(self._added.read(count), np.uint8)
                 yield (np.frombuffer(self._old[at : at + count], np.uint8) + added).data
             else:
-                yield self._streams[container.LITERAL].read(count)
+                yield self._literals.read(count)
 
-    def _array(self, step: Operation, form: ArrayForm) -> Iterator[memoryview]:
-        size = form.kind.size
-        law = Law(form, self._streams[container.TABLES].read(form.entries))
-        for first in range(0, step.length // size, BLOCK):
-            count = min(BLOCK, step.length // size - first)
-            at = step.source + first * size
-            if form.delta:
-                old = np.frombuffer(self._old[at : at + count * size], form.kind.unsigned)
-            else:
-                old = np.zeros(count, form.kind.unsigned)
-            yield self._block(form, law, old, first).view(np.uint8).data
 
-    def _block(self, form: ArrayForm, law: Law, old: Array, first: int) -> Array:
-        if not form.masked:
-            return self._numbers(form, law, old, np.arange(first, first + len(old)))
-        bits = self._streams[container.MASK].read((len(old) + 7) // 8)
-        changed = np.flatnonzero(
-            np.unpackbits(np.frombuffer(bits, np.uint8), count=len(old), bitorder="little")
-        )
-        made = old.copy()
-        made[changed] = self._numbers(form, law, old[changed], first + changed)
-        return made
-
-    def _numbers(self, form: ArrayForm, law: Law, old: Array, places: Array) -> Array:
-        """The new numbers of the old ones at ``places`` of the array."""
-        kind = form.kind
-        predicted = scaled(kind, old, form.scale)
-        found = law.widths(exponents(kind, predicted), places, self._header.classes)
-        if not form.delta:
-            return unturned(kind, self._residuals(kind, found))
-        if form.rounded:
-            steps = unfolded(kind, self._residuals(kind, found.none_low()))
-            differences = steps << found.low.astype(kind.unsigned)
+def _old_numbers(
+    old: memoryview, step: Operation[ArrayForm], form: ArrayForm
+) -> Iterator[tuple[Array, int]]:
+    """Yield the bits of the old numbers, or zeros, and the number of the first, block by block."""
+    kind = form.kind
+    for first in range(0, step.length // kind.size, BLOCK):
+        count = min(BLOCK, step.length // kind.size - first)
+        at = step.source + first * kind.size
+        if form.delta:
+            yield np.frombuffer(old[at : at + count * kind.size], kind.unsigned), first
         else:
-            differences = unfolded(kind, self._residuals(kind, found))
-        return unordered(kind, ordered(kind, predicted) + differences)
+            yield np.zeros(count, kind.unsigned), first
 
-    def _residuals(self, kind: Kind, found: Widths) -> Array:
-        symbols = self._symbols(len(found.low), found.classes)
-        low = found.low + EXTRA.take(symbols) if found.steep else found.low
-        head = HEAD.take(symbols) if found.steep else symbols
-        stored = self._streams[container.LOW].read(low_bytes(low))
-        residuals: Array = head.astype(kind.unsigned) << low.astype(kind.unsigned)
-        residuals |= unpack_low(kind, stored, low)
-        full = np.flatnonzero(symbols == LAST)
-        written = self._streams[container.ESCAPES].read(len(full) * kind.size)
-        residuals[full] = np.frombuffer(written, kind.unsigned)
-        if found.shift is not None:
-            residuals += found.shift
-        return residuals
 
-    def _symbols(self, count: int, classes: Array | None) -> Array:
-        if classes is None:
-            return np.frombuffer(self._streams[container.SYMBOLS].read(count), np.uint8)
-        made = np.empty(count, np.uint8)
-        for each in range(self._header.classes):
-            where = np.flatnonzero(classes == each)
-            stream = self._streams[container.SYMBOLS + each]
-            made[where] = np.frombuffer(stream.read(len(where)), np.uint8)
-        return made
+def _block(form: ArrayForm, groups: Groups, numbers: SetReader, old: Array, first: int) -> Array:
+    """Return the bits of the new numbers that a block of old ones becomes."""
+    kind, before = form.kind, scaled(form.kind, old, form.scale)
+    if groups.single is not None:
+        values = numbers.read(groups.single, len(before))
+    else:
+        field = exponents(kind, before) if form.by_exponent else before
+        values = numbers.sorted(groups.of(field, first))
+    if form.step is not None:
+        return stepped(kind, before, values, form.step)
+    if not form.delta:
+        return mirrored(kind, values.view(kind.unsigned)).view(kind.unsigned)
+    values = ordered(kind, before) + values
+    return ordered(kind, values.view(kind.unsigned)).view(kind.unsigned)

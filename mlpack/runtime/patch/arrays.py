@@ -1,17 +1,14 @@
-"""How arrays of numbers are written: as symbols, low bits, and the rare number that is neither.
+"""Arrays of numbers as a patch codes them: as differences from old numbers, sorted by group.
 
-A number is predicted (by the old one, scaled; or by nothing), and the difference of the two,
-as ordered integers, is a *residual*: non-negative, small where the prediction is good. Its
-lowest bits look like noise and are stored as they are; what is above them is its *symbol*, a
-byte, which compresses. How many bits are low follows from the prediction, in eighths of a bit:
-a base, less the prediction's exponent (a change of some size is many units in the last place
-of a small number and few of a large one), plus tables over exponents and axes. Symbols from 64
-on are steps of a thirty-second of a power of two, so that rare large residuals fit, too; the
-larger the step, the more bits are low.
+Bits of floats are read as integers in the floats' order, so a small change of a number is a small
+difference. How small depends on the number: a given change is many units in the last place of a
+small number and few of a large one. So each element has an expected *size* in eighths of a bit: a
+base, less the exponent of the old number, plus tables over exponents and axes. Elements of like
+size are a *group*, and the numbers of each group are coded separately (numbers.py).
 
-The encoder (``mlpack.delta``) calls the same functions, so both sides compute the same widths.
-All arithmetic is on integers, but for the scale: one multiplication, which IEEE 754 rounds the
-same everywhere, of numbers whose product is no subnormal one.
+The encoder, ``mlpack.tensor_patch``, calls the same functions, so both sides compute the same
+groups. All arithmetic is on integers except where a number is scaled or a step is added: single
+operations that IEEE 754 rounds the same everywhere.
 """
 
 from __future__ import annotations
@@ -24,171 +21,230 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-BLOCK = 65536
-"""Elements that are worked on at once; the low bits of each block begin with a byte."""
-
-LAST = 255
-"""The symbol that says: the residual is written in full."""
-
-_DIRECT = 64
-_STEPS = 32
-_STEEP = 6
-"""Powers of two that symbols reach above those that are numbers themselves."""
-
-EXTRA = np.array([0] * _DIRECT + [1 + each // _STEPS for each in range(192)], np.uint8)
-"""How many more bits are low, by symbol."""
-
-HEAD = np.array([*range(_DIRECT)] + [_STEPS + each % _STEPS for each in range(192)], np.uint8)
-"""What is above the low bits, by symbol."""
-
-_SYMBOLS = np.full(1 << 12, LAST, np.uint8)
-"""The symbol of each number that has one."""
-for _each in range(LAST):
-    _bits = int(EXTRA[_each])
-    _SYMBOLS[int(HEAD[_each]) << _bits : (int(HEAD[_each]) + 1) << _bits] = _each
-
-
-def symbols_of(high: Array) -> Array:
-    """The symbols (uint8) of residuals less their low bits."""
-    found: Array = _SYMBOLS.take(np.minimum(high, high.dtype.type(len(_SYMBOLS) - 1)))
-    return found
+BLOCK = 1 << 17
+"""Elements that are processed at once."""
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """A type of numbers: bytes of one, and for floats the bits of its fraction and exponent."""
+class NumberType:
+    """A type of numbers: its size in bytes, and for floats the bits of fraction and exponent."""
 
     name: str
     size: int
     fraction: int = 0
     exponent: int = 0
     scalar: Any = None
-    """numpy's type, where it multiplies as the kind does."""
+    """The numpy type that multiplies these numbers, if there is one."""
 
     @property
     def unsigned(self) -> np.dtype[Any]:
-        """The bits of one number."""
+        """The numpy type of a number's bits."""
         return np.dtype(f"<u{self.size}")
 
     @property
+    def signed(self) -> np.dtype[Any]:
+        """The numpy type of differences."""
+        return np.dtype(f"<i{self.size}")
+
+    @property
     def bits(self) -> int:
-        """Bits of one number."""
+        """The bits of one number."""
         return 8 * self.size
 
     @property
-    def widest(self) -> int:
-        """The most bits that are low before those of the symbol: eight of a number are not."""
-        # A word of four bytes holds 25 bits that begin anywhere in a byte, one of eight 57.
-        return {1: 0, 2: 8, 4: 25 - _STEEP, 8: 57 - _STEEP}[self.size]
-
-    @property
     def exponents(self) -> int:
-        """How many exponents there are."""
+        """How many values the exponent field has."""
         return 1 << self.exponent if self.exponent else 0
 
 
-F16, BF16 = Kind("f16", 2, 10, 5, np.float16), Kind("bf16", 2, 7, 8)
-F32, F64 = Kind("f32", 4, 23, 8, np.float32), Kind("f64", 8, 52, 11, np.float64)
-I8, I16, I32, I64 = Kind("i8", 1), Kind("i16", 2), Kind("i32", 4), Kind("i64", 8)
+F16, BF16 = NumberType("f16", 2, 10, 5, np.float16), NumberType("bf16", 2, 7, 8)
+F32, F64 = NumberType("f32", 4, 23, 8, np.float32), NumberType("f64", 8, 52, 11, np.float64)
+I8, I16, I32, I64 = (NumberType(f"i{8 * size}", size) for size in (1, 2, 4, 8))
 KINDS = (F16, BF16, F32, F64, I8, I16, I32, I64)
 
 
-def exponents(kind: Kind, numbers: Array) -> Array:
-    """The exponent field of each number; zeros where the kind has none."""
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """A table over one axis: element ``i`` takes entry ``i // stride % size``."""
+
+    stride: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArrayForm:
+    """How an array of numbers is coded (docs/reference/patch-format.md)."""
+
+    kind: NumberType
+    set: int = 0
+    """The number set that has its numbers."""
+
+    delta: bool = True
+    """Whether it is the difference from an array of the old file."""
+
+    step: int | None = None
+    """If its numbers are multiples of a step that are added to the old ones: log2 of the step."""
+
+    scale: float = 1.0
+    """The factor for the old numbers."""
+
+    base: int = 0
+    """The expected size of an element, in eighths of a bit, before the tables are added."""
+
+    lowest: int = 0
+    """The exponent of the first entry in the table of exponents."""
+
+    exponents: int = 0
+    """Entries of that table; 0 if there is none."""
+
+    factors: tuple[Factor, ...] = ()
+
+    @property
+    def entries(self) -> int:
+        """Entries of all tables: the table of exponents, then one for each factor."""
+        return self.exponents + sum(each.size for each in self.factors)
+
+    @property
+    def by_exponent(self) -> bool:
+        """Whether sizes depend on the exponent of the old number."""
+        return self.delta and self.step is None and self.kind.fraction > 0
+
+
+def exponents(kind: NumberType, numbers: Array) -> Array:
+    """Return the exponent field of each number; zeros for integers."""
     if not kind.fraction:
         return np.zeros(numbers.shape, np.uint8)
     shifted = numbers >> kind.unsigned.type(kind.fraction)
     if kind.exponent == 8:
-        # Cut off with the sign.
+        # The conversion drops the sign.
         cut: Array = shifted.astype(np.uint8)
         return cut
     made: Array = (shifted & kind.unsigned.type(kind.exponents - 1)).astype(np.uint16)
     return made
 
 
-def scaled(kind: Kind, numbers: Array, scale: float) -> Array:
-    """``numbers`` multiplied; those near zero or infinity are left as they are."""
+def scaled(kind: NumberType, numbers: Array, scale: float) -> Array:
+    """Return ``numbers`` times ``scale``; those near zero or infinity are not changed."""
     if scale == 1.0:
         return numbers
     found = exponents(kind, numbers)
-    fit = (found >= 2) & (found <= kind.exponents - 4)
-    values = np.where(fit, numbers, kind.unsigned.type(0)).view(kind.scalar)
-    product = values * kind.scalar(scale)
-    return np.where(fit, product.view(kind.unsigned), numbers)
+    with np.errstate(all="ignore"):
+        product: Array = (numbers.view(kind.scalar) * kind.scalar(scale)).view(kind.unsigned)
+    if len(found) and found.min() >= 2 and found.max() <= kind.exponents - 4:
+        return product
+    fitting: Array = np.where((found >= 2) & (found <= kind.exponents - 4), product, numbers)
+    return fitting
 
 
-def ordered(kind: Kind, numbers: Array) -> Array:
-    """The bits of floats as integers in the floats' order; those of integers as they are."""
+def ordered(kind: NumberType, numbers: Array) -> Array:
+    """Return the bits of floats as signed integers in the floats' order, and the other way round.
+
+    Integers are not changed. Applied twice, it returns what it was given.
+    """
+    signed = numbers.view(kind.signed)
     if not kind.fraction:
-        return numbers
-    negative = numbers >> kind.unsigned.type(kind.bits - 1)
-    made: Array = numbers ^ (_all_ones(kind, negative) | kind.unsigned.type(1 << (kind.bits - 1)))
+        return signed
+    flips = (signed >> (kind.bits - 1)).view(kind.unsigned) >> kind.unsigned.type(1)
+    made: Array = signed ^ flips.view(kind.signed)
     return made
 
 
-def unordered(kind: Kind, keys: Array) -> Array:
-    """The opposite of :func:`ordered`."""
+def mirrored(kind: NumberType, numbers: Array) -> Array:
+    """Return the bits of floats as signed integers, each that of the float without its sign.
+
+    So low bits that are zero stay zero. Minus zero is the smallest integer; integers are not
+    changed. Applied twice, it returns what it was given.
+    """
+    signed = numbers.view(kind.signed)
     if not kind.fraction:
-        return keys
-    positive = keys >> kind.unsigned.type(kind.bits - 1)
-    flips = ~_all_ones(kind, positive) | kind.unsigned.type(1 << (kind.bits - 1))
-    made: Array = keys ^ flips
+        return signed
+    smallest = np.array(-1 << (kind.bits - 1), kind.signed)
+    made: Array = np.where((signed < 0) & (signed != smallest), smallest - signed, signed)
     return made
 
 
-def folded(kind: Kind, differences: Array) -> Array:
-    """Differences modulo 2**bits with the sign as the lowest bit: small ones are small numbers."""
-    negative = differences >> kind.unsigned.type(kind.bits - 1)
-    made: Array = (differences << kind.unsigned.type(1)) ^ _all_ones(kind, negative)
-    return made
+def stepped(kind: NumberType, old: Array, multiples: Array, step: int) -> Array:
+    """Return the bits of ``old + multiples * 2**step``, rounded once, to the nearest even.
+
+    ``old`` are bits of floats, ``multiples`` integers of any size. f16 and bf16 are added as f32.
+    A number does not change if its multiple is 0, so -0 and NaN stay.
+    """
+    wide = np.float64 if kind == F64 else np.float32
+    with np.errstate(all="ignore"):
+        moves = np.ldexp(multiples.astype(wide), np.int32(step))
+        if kind == BF16:
+            bits = ((old.astype(np.uint32) << 16).view(np.float32) + moves).view(np.uint32)
+            made = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(kind.unsigned)
+        else:
+            made = (old.view(kind.scalar) + moves).astype(kind.scalar).view(kind.unsigned)
+    found: Array = np.where(multiples == 0, old, made)
+    return found
 
 
-def unfolded(kind: Kind, residuals: Array) -> Array:
-    """The opposite of :func:`folded`."""
-    one = kind.unsigned.type(1)
-    made: Array = (residuals >> one) ^ _all_ones(kind, residuals & one)
-    return made
+class Groups:
+    """Sorts the elements of an array into the groups of a number set.
+
+    ``bounds`` are the sizes (in eighths of a bit, ascending) at which a new group begins;
+    ``entries`` are those of the array's tables (int8).
+    """
+
+    def __init__(self, form: ArrayForm, entries: bytes | memoryview, bounds: Array) -> None:
+        table = np.frombuffer(entries, np.int8).astype(np.int16)
+        sizes = np.full(form.kind.exponents if form.by_exponent else 1, form.base, np.int16)
+        if form.by_exponent:
+            sizes -= 8 * np.arange(len(sizes), dtype=np.int16)
+            sizes[form.lowest : form.lowest + form.exponents] += table[: form.exponents]
+        ends = np.cumsum([form.exponents, *(each.size for each in form.factors)])
+        self._factors = [
+            (each, table[end - each.size : end])
+            for each, end in zip(form.factors, ends[1:], strict=True)
+        ]
+        self._sizes = sizes
+        self._single = len(bounds) == 0 or (len(sizes) == 1 and not form.factors)
+        self._group = self._first = 0
+        if self._single:
+            self._group = int(np.searchsorted(bounds, sizes[0], "right"))
+        elif not form.factors:
+            self._keys = np.searchsorted(bounds, sizes, "right").astype(np.uint8)
+        else:
+            self._first = int(bounds[0]) - 1
+            steps = np.arange(self._first, int(bounds[-1]) + 1)
+            self._keys = np.searchsorted(bounds, steps, "right").astype(np.uint8)
+
+    @property
+    def single(self) -> int | None:
+        """The group of all elements, if they are of one."""
+        return self._group if self._single else None
+
+    def of(self, exponents: Array, first: int) -> Array:
+        """Return the groups (uint8) of a block that begins with element ``first``."""
+        if not self._factors:
+            return self._keys.take(exponents)
+        found = self.sizes(exponents, first)
+        found -= np.int16(self._first)
+        return self._keys.take(found, mode="clip")
+
+    def sizes(self, exponents: Array, first: int) -> Array:
+        """Return the expected sizes (int16, eighths of a bit) of such a block."""
+        count = len(exponents)
+        if len(self._sizes) > 1:
+            found = self._sizes.take(exponents)
+        else:
+            found = np.full(count, self._sizes[0], np.int16)
+        for factor, table in self._factors:
+            found += _along(factor, table, first, count)
+        return found
 
 
-def turned(kind: Kind, numbers: Array) -> Array:
-    """Floats with their sign as the lowest bit; integers :func:`folded`."""
-    if not kind.fraction:
-        return folded(kind, numbers)
-    one, rest = kind.unsigned.type(1), kind.unsigned.type(kind.bits - 1)
-    made: Array = (numbers << one) | (numbers >> rest)
-    return made
-
-
-def unturned(kind: Kind, residuals: Array) -> Array:
-    """The opposite of :func:`turned`."""
-    if not kind.fraction:
-        return unfolded(kind, residuals)
-    one, rest = kind.unsigned.type(1), kind.unsigned.type(kind.bits - 1)
-    made: Array = (residuals >> one) | (residuals << rest)
-    return made
-
-
-def _all_ones(kind: Kind, bit: Array) -> Array:
-    made: Array = kind.unsigned.type(0) - bit
-    return made
-
-
-def unpack_low(kind: Kind, stored: memoryview, widths: Array) -> Array:
-    """The low bits of each element: ``widths`` bits each, from the lowest bit of a byte up."""
-    word = np.dtype("<u8" if kind.size == 8 else "<u4")
-    ends = np.cumsum(widths, dtype=np.int64)
-    starts = ends - widths
-    padded = np.frombuffer(bytes(stored) + bytes(word.itemsize), np.uint8)
-    windows = np.lib.stride_tricks.as_strided(
-        padded[: word.itemsize].view(word), (len(padded) - word.itemsize + 1,), (1,)
-    )
-    # take(), since indexing with brackets is six times as slow where words are not aligned.
-    found = windows.take(starts >> 3) >> (starts & 7).astype(word)
-    masks = (word.type(1) << widths.astype(word)) - word.type(1)
-    made: Array = (found & masks).astype(kind.unsigned)
-    return made
-
-
-def low_bytes(widths: Array) -> int:
-    """Bytes that the low bits of a block take."""
-    return (int(widths.sum(dtype=np.int64)) + 7) >> 3
+def _along(factor: Factor, table: Array, first: int, count: int) -> Array:
+    """Return the entries for ``count`` elements from ``first`` on."""
+    row, skipped = divmod(first, factor.stride)
+    rows = (skipped + count - 1) // factor.stride + 1
+    # Not mode="wrap", which subtracts the size until it fits.
+    entries = table.take(np.arange(row % factor.size, row % factor.size + rows) % factor.size)
+    if factor.stride == 1:
+        return entries
+    counts = np.full(rows, min(factor.stride, skipped + count), np.int64)
+    counts[0] -= skipped
+    counts[-1] -= counts.sum() - count
+    return np.repeat(entries, counts)

@@ -1,47 +1,50 @@
-"""What a patch file holds: which file it makes of which, and streams of bytes, each compressed.
+"""The patch file: a header with the old and the new file, an index, and compressed bytes.
 
-The format is on one page, docs/patch-format.md. Everything here is bounded by what
-the header declares, and nothing it declares takes memory before the bytes are there.
+docs/reference/patch-format.md has the format. The header bounds everything, and nothing it
+declares takes memory before its bytes have been read.
 """
 
 from __future__ import annotations
 
 import bz2
 import lzma
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 MAGIC = b"MLPD"
-VERSION = 1
+VERSION = 2
+"""The version that is written."""
+
+VERSIONS = (1, 2)
+"""The versions that are read."""
+
 MAX_WINDOW = 2**27
-"""Bytes that a zstandard decompressor may keep; a frame that wants more is refused."""
+"""The largest window of a zstandard decompressor, in bytes; larger ones are refused."""
 
 _MOST_AT_ONCE = 1 << 22
-"""Bytes asked of a decompressor in one go: zstandard takes memory for all that is asked for."""
+"""Bytes read from a decompressor at once: zstandard allocates as many as are requested."""
 
 _MAX_PARTS = 4096
 _MAX_RANGES = 65536
 
-RAW, ZSTD, ZSTD_OLD, LZMA_TEXT, LZMA_SYMBOLS, BZIP2 = range(6)
-"""How a part is stored; ``ZSTD_OLD`` has ranges of the old file as its dictionary."""
+OLD_DIGEST = 8
+"""Bytes of the old file's sha256 in a header of version 2: they tell which file is wrong."""
 
-PROGRAM, TABLES, LOW, ESCAPES, MASK, ADD, LITERAL = range(7)
-"""What streams are for (docs/patch-format.md)."""
+COLUMNS = 128
+"""In the byte of the index's coder: the operations make a file of columns (columns.py)."""
 
-SYMBOLS = 16
-"""The first of the symbol streams, one for each class of elements."""
-
-MAX_CLASSES = 8
+RAW, ZSTD, ZSTD_OLD, LZMA_TEXT, LZMA_SYMBOLS, BZIP2, PCODEC = range(7)
+"""How a part is compressed; ``ZSTD_OLD`` has ranges of the old file as its dictionary, and
+``PCODEC`` is for numbers only."""
 
 
 class BadPatch(Exception):
-    """A patch that is damaged or hostile, or was made for another file."""
+    """A patch that is damaged or malicious, or was made for another file."""
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """Some bytes of a stream as they are stored; ``size`` is what they unpack to."""
+class StreamPart:
+    """``size`` bytes of a stream, compressed to ``stored`` bytes."""
 
     stream: int
     coder: int
@@ -53,27 +56,37 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """The file a patch is for, the file it makes (sizes in bytes), and its parts."""
+    """The version, the old and the new file (sizes in bytes), and where the rest begins."""
 
+    version: int
     old_size: int
     new_size: int
     old_sha256: str
+    """In hexadecimal; of version 2 only its beginning, and nothing if the old file is empty."""
+
     new_sha256: str
-    classes: int
-    parts: tuple[Part, ...]
     length: int
-    """Bytes of the header itself; the parts follow in their order."""
+    """Bytes of the header itself."""
+
+    def is_for(self, sha256: str) -> bool:
+        """Whether the old file may be the one with this sha256 (hexadecimal)."""
+        return sha256.startswith(self.old_sha256)
 
 
 class Varints:
-    """Numbers of seven bits a byte, the lowest first (LEB128), off a buffer."""
+    """Reads numbers of seven bits a byte, the lowest first (LEB128), from a buffer."""
 
     def __init__(self, content: memoryview, at: int = 0) -> None:
         self._content = content
         self.at = at
 
+    @property
+    def left(self) -> int:
+        """Bytes that have not been read."""
+        return len(self._content) - self.at
+
     def bytes(self, count: int) -> memoryview:
-        """The next ``count`` bytes."""
+        """Return the next ``count`` bytes."""
         taken = self._content[self.at : self.at + count]
         if len(taken) != count:
             raise BadPatch("the patch ends in the middle of a number")
@@ -81,7 +94,7 @@ class Varints:
         return taken
 
     def unsigned(self) -> int:
-        """The next number, below 2**63."""
+        """Return the next number, below 2**63."""
         value = shift = 0
         while True:
             byte = self.bytes(1)[0]
@@ -94,85 +107,100 @@ class Varints:
         return value
 
     def signed(self) -> int:
-        """The next number whose sign is its lowest bit."""
+        """Return the next number whose sign is its lowest bit."""
         value = self.unsigned()
         return -(value >> 1) - 1 if value & 1 else value >> 1
 
+    def count(self, most: int, of: str) -> int:
+        """Return the next number, which counts things; raise if it is above ``most``."""
+        value = self.unsigned()
+        if value > most:
+            raise BadPatch(f"the patch has {value} {of}, the maximum is {most}")
+        return value
+
+    def parts(self, old_size: int) -> tuple[StreamPart, ...]:
+        """Return the parts of byte streams that follow."""
+        return tuple(self._part(old_size) for _ in range(self.count(_MAX_PARTS, "parts")))
+
+    def _part(self, old_size: int) -> StreamPart:
+        stream, coder = self.bytes(2)
+        size, stored = self.unsigned(), self.unsigned()
+        ranges = tuple(self._ranges(old_size)) if coder == ZSTD_OLD else ()
+        return StreamPart(stream, coder, size, stored, ranges)
+
+    def _ranges(self, old_size: int) -> Iterator[tuple[int, int]]:
+        total = end = 0
+        for _ in range(self.count(_MAX_RANGES, "ranges in a dictionary")):
+            offset = end + self.signed()
+            length = self.unsigned()
+            end = offset + length
+            total += length
+            if offset < 0 or end > old_size or total > MAX_WINDOW:
+                raise BadPatch("a dictionary is not inside the old file")
+            yield offset, length
+
 
 def read_header(patch: memoryview) -> Header:
-    """The header of ``patch``; raise :class:`BadPatch`."""
+    """Read the header of ``patch``, of any version; raise :class:`BadPatch`."""
     if bytes(patch[:4]) != MAGIC:
-        raise BadPatch("this is no patch: it does not begin with MLPD")
+        raise BadPatch("this is not a patch: it does not begin with MLPD")
     if len(patch) < 6:
         raise BadPatch("the patch ends in its header")
-    if patch[4] != VERSION:
-        raise BadPatch(f"the patch is of version {patch[4]}; this reads version {VERSION}")
-    if patch[5] > 3:
-        raise BadPatch(f"the patch has 2**{patch[5]} classes of elements, 8 is the most")
-    numbers = Varints(patch, 6)
+    version = patch[4]
+    if version not in VERSIONS:
+        raise BadPatch(f"the patch is of version {version}; this reads versions 1 and 2")
+    # In version 1, a byte about its symbols follows; format1.py reads it.
+    numbers = Varints(patch, 6 if version == 1 else 5)
     old_size, new_size = numbers.unsigned(), numbers.unsigned()
-    old_sha256, new_sha256 = bytes(numbers.bytes(32)).hex(), bytes(numbers.bytes(32)).hex()
-    count = numbers.unsigned()
-    if count > _MAX_PARTS:
-        raise BadPatch(f"the patch has {count} parts, {_MAX_PARTS} is the most")
-    parts = tuple(_part(numbers, old_size) for _ in range(count))
-    if numbers.at + sum(each.stored for each in parts) != len(patch):
-        raise BadPatch("the patch is truncated, or something follows it")
+    if version == 1:
+        old, new = bytes(numbers.bytes(32)), bytes(numbers.bytes(32))
+    else:
+        new = bytes(numbers.bytes(32))
+        old = bytes(numbers.bytes(OLD_DIGEST if old_size else 0))
     return Header(
+        version=version,
         old_size=old_size,
         new_size=new_size,
-        old_sha256=old_sha256,
-        new_sha256=new_sha256,
-        classes=1 << patch[5],
-        parts=parts,
+        old_sha256=old.hex(),
+        new_sha256=new.hex(),
         length=numbers.at,
     )
 
 
-def _part(numbers: Varints, old_size: int) -> Part:
-    stream, coder = numbers.bytes(2)
-    size, stored = numbers.unsigned(), numbers.unsigned()
-    ranges = tuple(_ranges(numbers, old_size)) if coder == ZSTD_OLD else ()
-    return Part(stream, coder, size, stored, ranges)
-
-
-def _ranges(numbers: Varints, old_size: int) -> Iterator[tuple[int, int]]:
-    count, total, end = numbers.unsigned(), 0, 0
-    if count > _MAX_RANGES:
-        raise BadPatch(f"a dictionary of {count} ranges, {_MAX_RANGES} is the most")
-    for _ in range(count):
-        offset = end + numbers.signed()
-        length = numbers.unsigned()
-        end = offset + length
-        total += length
-        if offset < 0 or end > old_size or total > MAX_WINDOW:
-            raise BadPatch("a dictionary that is not in the old file")
-        yield offset, length
+def stored_parts(
+    parts: Sequence[StreamPart], patch: memoryview, at: int
+) -> dict[int, list[tuple[StreamPart, memoryview]]]:
+    """Return the parts of each stream with their compressed bytes, which begin at ``at``."""
+    found = dict[int, list[tuple[StreamPart, memoryview]]]()
+    for part in parts:
+        found.setdefault(part.stream, []).append((part, patch[at : at + part.stored]))
+        at += part.stored
+    return found
 
 
 def lzma_filters(coder: int, size: int) -> list[dict[str, int]]:
-    """LZMA for a part that unpacks to ``size`` bytes: as usual for text, without context else."""
+    """Return LZMA's filters for a part of ``size`` bytes: the default for text, else no context."""
     window = min(max(1 << (size - 1).bit_length() if size else 0, 4096), 2**26)
     context = {"lc": 3, "pb": 2} if coder == LZMA_TEXT else {"lc": 0, "pb": 0}
     return [{"id": lzma.FILTER_LZMA1, "preset": 9, "dict_size": window, "lp": 0, **context}]
 
 
-class Stream:
-    """The bytes of all parts of one stream, one after the other, read forward."""
+class StreamReader:
+    """Reads the parts of one stream as one sequence of bytes."""
 
-    def __init__(self, parts: Sequence[tuple[Part, memoryview]], old: memoryview) -> None:
+    def __init__(self, parts: Sequence[tuple[StreamPart, memoryview]], old: memoryview) -> None:
         self._parts = iter(parts)
         self._old = old
         self._left = 0
-        self._reader: _Reader = _Raw(memoryview(b""))
+        self._read: _Read = _raw(memoryview(b""))
 
     def read(self, count: int) -> memoryview:
-        """Exactly ``count`` bytes; raise :class:`BadPatch` where there are fewer."""
+        """Return exactly ``count`` bytes; raise :class:`BadPatch` if there are fewer."""
         taken: list[memoryview] = []
         while count:
             while not self._left:
                 self._open()
-            piece = self._reader.read(min(count, self._left, _MOST_AT_ONCE))
+            piece = self._read(min(count, self._left, _MOST_AT_ONCE))
             if not piece:
                 raise BadPatch("a part of the patch unpacks to less than it declares")
             taken.append(piece)
@@ -189,74 +217,66 @@ class Stream:
         part, stored = found
         self._left = part.size
         if part.coder == RAW:
-            self._reader = _Raw(stored)
+            self._read = _raw(stored)
         elif part.coder in (ZSTD, ZSTD_OLD):
             pieces = [self._old[at : at + length] for at, length in part.ranges]
-            self._reader = _Zstandard(stored, b"".join(pieces))
+            self._read = _zstandard(stored, b"".join(pieces))
         elif part.coder in (LZMA_TEXT, LZMA_SYMBOLS):
             filters = lzma_filters(part.coder, part.size)
-            self._reader = _Inflated(
+            self._read = _inflated(
                 lzma.LZMADecompressor(format=lzma.FORMAT_RAW, filters=filters), stored
             )
         elif part.coder == BZIP2:
-            self._reader = _Inflated(bz2.BZ2Decompressor(), stored)
+            self._read = _inflated(bz2.BZ2Decompressor(), stored)
         else:
-            raise BadPatch(f"a part of the patch is stored in an unknown way ({part.coder})")
+            raise BadPatch(f"a part of the patch has an unknown coder ({part.coder})")
 
 
-class _Reader(Protocol):
-    def read(self, count: int, /) -> memoryview:
-        """At most ``count`` bytes; none at the end."""
-        ...
+_Read = Callable[[int], memoryview]
+"""Returns at most so many bytes of a part; none at the end."""
 
 
-class _Raw:
-    def __init__(self, stored: memoryview) -> None:
-        self._stored = stored
-        self._at = 0
+def _raw(stored: memoryview) -> _Read:
+    at = 0
 
-    def read(self, count: int, /) -> memoryview:
-        taken = self._stored[self._at : self._at + count]
-        self._at += len(taken)
+    def read(count: int) -> memoryview:
+        nonlocal at
+        taken = stored[at : at + count]
+        at += len(taken)
         return taken
 
+    return read
 
-class _Zstandard:
-    def __init__(self, stored: memoryview, dictionary: bytes) -> None:
-        # Not at the top: a patch may be without it.
-        import zstandard
 
-        held = None
-        if dictionary:
-            held = zstandard.ZstdCompressionDict(dictionary, zstandard.DICT_TYPE_RAWCONTENT)
-        inflater = zstandard.ZstdDecompressor(held, max_window_size=MAX_WINDOW)
-        self._reader = inflater.stream_reader(stored)
-        self._error = zstandard.ZstdError
+def _zstandard(stored: memoryview, dictionary: bytes) -> _Read:
+    # Not at the top: not every patch needs it.
+    import zstandard
 
-    def read(self, count: int, /) -> memoryview:
+    held = None
+    if dictionary:
+        held = zstandard.ZstdCompressionDict(dictionary, zstandard.DICT_TYPE_RAWCONTENT)
+    reader = zstandard.ZstdDecompressor(held, max_window_size=MAX_WINDOW).stream_reader(stored)
+
+    def read(count: int) -> memoryview:
         try:
-            return memoryview(self._reader.read(count))
-        except self._error as error:
+            return memoryview(reader.read(count))
+        except zstandard.ZstdError as error:
             raise BadPatch(f"a part of the patch does not unpack ({error})") from error
 
-
-class _Inflater(Protocol):
-    @property
-    def eof(self) -> bool: ...
-
-    def decompress(self, data: bytes | memoryview, max_length: int = -1) -> bytes: ...
+    return read
 
 
-class _Inflated:
-    def __init__(self, inflater: _Inflater, stored: memoryview) -> None:
-        self._inflater = inflater
-        self._stored = stored
+def _inflated(inflater: lzma.LZMADecompressor | bz2.BZ2Decompressor, stored: memoryview) -> _Read:
+    left = stored
 
-    def read(self, count: int, /) -> memoryview:
-        if self._inflater.eof:
+    def read(count: int) -> memoryview:
+        nonlocal left
+        if inflater.eof:
             return memoryview(b"")
-        given, self._stored = self._stored, memoryview(b"")
+        given, left = left, memoryview(b"")
         try:
-            return memoryview(self._inflater.decompress(given, count))
+            return memoryview(inflater.decompress(given, count))
         except (OSError, lzma.LZMAError, ValueError) as error:
             raise BadPatch(f"a part of the patch does not unpack ({error})") from error
+
+    return read

@@ -1,0 +1,1 @@
+"""The documentation, which `mlpack docs` reads."""

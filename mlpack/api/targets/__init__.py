@@ -1,0 +1,1 @@
+"""What runs a release: a module per ``mlpack render --target``, with ``render``."""

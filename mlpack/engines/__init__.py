@@ -1,0 +1,1 @@
+"""Container engines on this machine: Docker and podman."""

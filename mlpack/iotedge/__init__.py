@@ -1,0 +1,1 @@
+"""IoT Edge deployment manifests: read, checked, rendered, patched."""

@@ -1,0 +1,500 @@
+"""Everything wrong with a deployment manifest, before it leaves this machine.
+
+:mod:`mlpack.iotedge.shapes` has the shapes as data; here are the checks across them, the
+limits of twins, what a device accepts without doing what its owner expects, and secrets in clear.
+Whoever may read a device's twin reads all of it, and manifests are kept in git. So a manifest
+may hold no secret but the passwords of registries (edgeAgent reads them from nowhere else),
+and those only on request.
+
+Limits of twins: Microsoft Learn, "Understand and use device twins in IoT Hub" (2024-02) and
+"IoT Hub quotas and throttling".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
+from enum import Enum
+
+from mlpack.humanize import nearest
+from mlpack.iotedge import shapes
+from mlpack.iotedge.manifest import (
+    AGENT,
+    CONFIG,
+    DESIRED,
+    HOST_CONFIG,
+    HUB,
+    InvalidDeployment,
+    InvalidRoute,
+    Manifest,
+    Problem,
+    Section,
+    parse_route,
+    read_manifest,
+)
+from mlpack.iotedge.module import HostPort, host_ports, is_options_member, join_options
+from mlpack.oci.descriptor import InvalidContent, Node
+
+CREDENTIALS = "registryCredentials"
+
+
+class Passwords(Enum):
+    """What the password of a registry may be."""
+
+    PLACEHOLDER = "placeholder"
+    """A variable to fill in later: the manifest can be shown to anyone."""
+
+    EITHER = "either"
+    CLEAR = "clear"
+    """The password itself: the manifest can be sent."""
+
+
+_PLACEHOLDER = re.compile(r"\s*(?:\$\{[^}]*\}|\$[A-Z][A-Z0-9_]*|<[^>]*>|__[A-Z0-9_]+)\s*")
+_HARMLESS = frozenset({"", "true", "false", "yes", "no", "on", "off", "none", "null", "0", "1"})
+
+_NAME = re.compile(
+    r"""(?ix) (?: password | passwd | pwd | passphrase | secret
+      | connection[_-]?string
+      | (?: api | access | account | shared | private | secret | storage ) [_-]? key
+      | (?: auth | access | bearer | sas | api | refresh ) [_-]? token | (?:^|[_-]) token ) $"""
+)
+_VALUES = {
+    "a connection string": r"(?i)\b(?:SharedAccessKey|AccountKey)\s*=\s*(?![$<{])[^;\s]{8}",
+    "a SAS token": r"(?i)\bSharedAccessSignature\s+s[rie]|[?&;]?\bsig=(?![$<{])[A-Za-z0-9%+/]{16}",
+    "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----",
+    "a bearer token": r"\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}",
+    "an address with a password": r"\w://[^/\s:@]+:(?![$<{])[^/\s:@]+@",
+    "a password": r"(?i)\b(?:password|pwd)\s*=\s*(?![$<{])[^;\s]",
+    "an Azure key": r"(?<![\w+/=-])(?:[A-Za-z0-9+/]{86}==|[A-Za-z0-9+/]{43}=)(?![\w+/=])",
+}
+_ADVICE = "keep it out of the manifest: a file on the device that the module mounts, or a key vault"
+
+
+def secret_problems(module: str, desired: Node, passwords: Passwords) -> Iterator[Problem]:
+    """Find secrets in the desired properties of ``module``, without repeating any."""
+    if module == AGENT:
+        yield from _Walk(desired, f"runtime.settings.{CREDENTIALS}").problems()
+        yield from _credentials(desired, passwords)
+    elif module == HUB:
+        # A route may well name $body.password.
+        yield from _Walk(desired, "routes").problems()
+    else:
+        yield from _Walk(desired).problems()
+
+
+def is_placeholder(text: str) -> bool:
+    """Whether a text only names what belongs there.
+
+    >>> [is_placeholder(each) for each in ("${ACR_PASSWORD}", "<password>", "hunter2")]
+    [True, True, False]
+    """
+    return _PLACEHOLDER.fullmatch(text) is not None
+
+
+def redacted(document: object) -> object:
+    """Return a copy of a manifest that can be shown: passwords of registries are hidden."""
+    if isinstance(document, Mapping):
+        return {
+            key: _hidden(value) if key == CREDENTIALS else redacted(value)
+            for key, value in document.items()
+        }
+    return [redacted(each) for each in document] if isinstance(document, list) else document
+
+
+def holds_password(document: object) -> bool:
+    """Whether a manifest has a registry's password in clear."""
+    return redacted(document) != document
+
+
+def _hidden(credentials: object) -> object:
+    if not isinstance(credentials, dict):
+        return credentials
+    return {
+        name: {
+            key: "***"
+            if key.lower() == "password" and isinstance(value, str) and not is_placeholder(value)
+            else value
+            for key, value in login.items()
+        }
+        if isinstance(login, dict)
+        else login
+        for name, login in credentials.items()
+    }
+
+
+def _credentials(desired: Node, passwords: Passwords) -> Iterator[Problem]:
+    logins = _members(desired, "runtime", "settings", CREDENTIALS)
+    for key, password in (pair for _, login in logins for pair in _members(login)):
+        if key != "password" or not isinstance(password.value, str) or not password.value.strip():
+            continue
+        filled = not is_placeholder(password.value)
+        if filled and passwords is Passwords.PLACEHOLDER:
+            advice = "write a variable such as ${ACR_PASSWORD}, or use --with-secrets"
+            yield Problem(password.where, f"is in clear text: {advice}")
+        if not filled and passwords is Passwords.CLEAR:
+            yield Problem(password.where, "is a variable that is not set in the environment")
+
+
+class _Walk:
+    """Looks at every text of one module's desired properties, except in one part of them."""
+
+    def __init__(self, desired: Node, left_out: str = "") -> None:
+        self._desired = desired
+        self._left_out = f"{desired.where}.{left_out}"
+        # Only edgeAgent reads container settings, as JSON in texts.
+        self._options = left_out.endswith(CREDENTIALS)
+
+    def problems(self) -> Iterator[Problem]:
+        return self._walk(self._desired, "")
+
+    def _walk(self, node: Node, name: str) -> Iterator[Problem]:
+        """``name``: the value's name, which may tell a secret."""
+        if node.where == self._left_out:
+            return
+        if isinstance(node.value, str):
+            if what := _secret(name, node.value):
+                yield Problem(node.where, f"holds {what}: {_ADVICE}")
+        elif isinstance(node.value, list):
+            for each in node.elements():
+                yield from self._walk(each, name)
+        elif isinstance(node.value, dict):
+            yield from self._members(node, name)
+
+    def _members(self, node: Node, name: str) -> Iterator[Problem]:
+        options = False
+        for key, each in node.items():
+            if self._options and is_options_member(key) and isinstance(each.value, str):
+                options = True
+                continue
+            # A variable of a module is an object: {"NAME": {"value": …}}.
+            only_value = key == "value" and len(node.mapping()) == 1
+            yield from self._walk(each, name if only_value else key)
+        if options:
+            yield from self._container(node)
+
+    def _container(self, settings: Node) -> Iterator[Problem]:
+        try:
+            options = join_options(settings)
+        except InvalidContent:
+            return  # the check of the options has it already
+        for key, each in options.items():
+            if key.lower() == "env" and isinstance(each.value, list):
+                for variable in each.elements():
+                    if isinstance(variable.value, str):
+                        name, _, value = variable.value.partition("=")
+                        yield from self._walk(Node(value, variable.where), name)
+            else:
+                yield from self._walk(each, key)
+
+
+def _secret(name: str, value: str) -> str:
+    """Return what ``value`` seems to be; an empty text if it need not be kept secret."""
+    if is_placeholder(value) or value.strip().lower() in _HARMLESS:
+        return ""
+    for what, pattern in _VALUES.items():
+        if re.search(pattern, value):
+            return what
+    return "a secret, judging by its name" if _NAME.search(name) else ""
+
+
+MAX_TWIN_BYTES = 32 * 1024
+MAX_VALUE_BYTES = 4 * 1024
+MAX_KEY_BYTES = 1024
+MAX_DEPTH = 10
+_NUMBER_BYTES, _BOOL_BYTES = 8, 4
+_MOVING = re.compile(r":(?:latest|[0-9]+(?:\.[0-9]+)?)$")
+
+
+def problems(content: bytes, passwords: Passwords = Passwords.PLACEHOLDER) -> tuple[Problem, ...]:
+    """Return everything that is wrong with a manifest's bytes."""
+    try:
+        return manifest_problems(read_manifest(content), passwords)
+    except InvalidDeployment as error:
+        return error.problems
+
+
+def require_valid(content: bytes, passwords: Passwords = Passwords.PLACEHOLDER) -> Manifest:
+    """Read a manifest; raise :class:`InvalidDeployment` with every problem it has."""
+    manifest = read_manifest(content)
+    found = manifest_problems(manifest, passwords)
+    if found:
+        raise InvalidDeployment(found)
+    return manifest
+
+
+def manifest_problems(
+    manifest: Manifest, passwords: Passwords = Passwords.PLACEHOLDER
+) -> tuple[Problem, ...]:
+    """Return everything that is wrong with a manifest that could be read.
+
+    ``passwords``: whether those of registries may be in clear; no other secret may.
+    """
+    check = _layered if manifest.layered else _whole
+    found = dict.fromkeys((*manifest.problems, *check(manifest)))
+    named = {each.path for each in found}
+    for name, section in manifest.sections.items():
+        # A name refused for a better reason above is not refused again as a twin's key.
+        found |= dict.fromkeys(p for p in twin_problems(section.desired) if p.path not in named)
+        found |= dict.fromkeys(secret_problems(name, section.desired, passwords))
+    return tuple(found)
+
+
+def _whole(manifest: Manifest) -> Iterator[Problem]:
+    broken = {each.path for each in manifest.problems}
+    for name in (AGENT, HUB):
+        where = f"{manifest.where}.{name}"
+        if name not in manifest.sections and not any(p.startswith(where) for p in broken):
+            yield Problem(manifest.where, f"{name!r} is missing")
+    if AGENT in manifest.sections:
+        agent = manifest.sections[AGENT].desired
+        yield from shapes.shape_problems(agent, shapes.AGENT_SHAPE)
+        yield from _guarded(_startup_order_needs_1_1(agent))
+        yield from _guarded(_one_module_per_host_port(agent))
+    if HUB in manifest.sections:
+        hub = manifest.sections[HUB].desired
+        yield from shapes.shape_problems(hub, shapes.HUB_SHAPE)
+        yield from _guarded(_object_routes_need_1_1(hub))
+        if manifest.modules is not None:
+            yield from _guarded(_routes_name_modules(hub, manifest.modules))
+
+
+def _layered(manifest: Manifest) -> Iterator[Problem]:
+    """Check the parts of a layered deployment; other parts may come from the base one."""
+    for name, parts in ((AGENT, ("modules", "runtime")), (HUB, ("routes",))):
+        section = manifest.sections.get(name)
+        if section is None:
+            continue
+        where = section.desired.where
+        if not section.layered:
+            yield Problem(where, f"replaces all in a layered deployment: use paths below {DESIRED}")
+            continue
+        for key, node in section.desired.items():
+            if key not in parts:
+                yield Problem(node.where, "belongs in the base deployment, not in a layered one")
+        if name == AGENT:
+            yield from _layered_agent(section)
+        elif routes := section.desired.get("routes"):
+            yield from shapes.shape_problems(routes, shapes.ROUTES)
+
+
+def _layered_agent(section: Section) -> Iterator[Problem]:
+    modules, runtime = (section.desired.get(key) for key in ("modules", "runtime"))
+    for name, node in modules.items() if modules else ():
+        # A path into a module changes part of what the base deployment has of it.
+        whole = ("modules", name) in section.paths or ("modules",) in section.paths
+        shape = shapes.MODULES if whole else replace(shapes.MODULES, shape=shapes.MODULE_PART)
+        yield from shapes.shape_problems(_only(name, node), shape)
+    if runtime:
+        yield from shapes.shape_problems(runtime, shapes.LAYERED_RUNTIME)
+    yield from _guarded(_one_module_per_host_port(section.desired))
+
+
+def _only(name: str, node: Node) -> Node:
+    """An object with one member of another, at the same path."""
+    return Node({name: node.value}, node.where.removesuffix(f".{name}"))
+
+
+def _guarded(found: Iterator[Problem]) -> Iterator[Problem]:
+    """Yield what a check finds; a value it cannot read is a problem too."""
+    try:
+        yield from found
+    except InvalidContent as error:
+        yield Problem(error.where, error.problem)
+
+
+def _every_module(desired: Node) -> Iterator[tuple[str, Node]]:
+    for group in ("systemModules", "modules"):
+        found = desired.get(group)
+        if found is not None:
+            yield from found.items()
+
+
+def _has_schema_1_0(desired: Node) -> bool:
+    version = desired.get("schemaVersion")
+    return version is not None and version.value == "1.0"
+
+
+def _startup_order_needs_1_1(desired: Node) -> Iterator[Problem]:
+    # The public schemas take it with 1.0, where edgeAgent ignores it.
+    if not _has_schema_1_0(desired):
+        return
+    for _, module in _every_module(desired):
+        order = module.get("startupOrder")
+        if order is not None:
+            yield Problem(order.where, "needs schemaVersion 1.1")
+
+
+def _one_module_per_host_port(desired: Node) -> Iterator[Problem]:
+    taken: list[tuple[str, HostPort]] = []
+    for name, module in _every_module(desired):
+        settings = module.get("settings")
+        if settings is not None:
+            yield from _guarded(_taken_ports(settings, name, taken))
+
+
+def _taken_ports(settings: Node, name: str, taken: list[tuple[str, HostPort]]) -> Iterator[Problem]:
+    for bound in host_ports(join_options(settings)):
+        other = next((who for who, each in taken if each.clashes(bound)), None)
+        if other is None:
+            taken.append((name, bound))
+        else:
+            who = "it" if other == name else other
+            yield Problem(
+                bound.where, f"binds port {bound.port} of the host, which {who} already binds"
+            )
+
+
+def _each_route(desired: Node) -> Iterator[Node]:
+    routes = desired.get("routes")
+    if routes is not None:
+        yield from (node for _, node in routes.items())
+
+
+def _object_routes_need_1_1(desired: Node) -> Iterator[Problem]:
+    if not _has_schema_1_0(desired):
+        return
+    for node in _each_route(desired):
+        if isinstance(node.value, dict):
+            yield Problem(node.where, "with priority or time to live needs schemaVersion 1.1")
+
+
+def _routes_name_modules(desired: Node, modules: Collection[str]) -> Iterator[Problem]:
+    for node in _each_route(desired):
+        text = node.get("route") if isinstance(node.value, dict) else node
+        if text is None or not isinstance(text.value, str):
+            continue
+        try:
+            route = parse_route(text.value)
+        except InvalidRoute:
+            continue  # the shape of a route has it already
+        # edgeHub compares sources without case (BaseMessageSource.cs), endpoints with it.
+        source, target = route.source_module, route.module
+        if source and source.lower() not in {each.lower() for each in modules}:
+            yield Problem(text.where, f"receives messages from {_missing(source, modules)}")
+        if target and target not in modules:
+            yield Problem(text.where, f"sends messages to {_missing(target, modules)}")
+
+
+def _missing(name: str, modules: Collection[str]) -> str:
+    return f"{name!r}, which is not a module of this deployment{nearest(name, sorted(modules))}"
+
+
+def twin_bytes(value: object) -> int:
+    """Count as IoT Hub does: keys and texts in UTF-8, 8 bytes a number, 4 a boolean.
+
+    >>> twin_bytes({"on": True, "limit": 70, "unit": "rpm"})
+    26
+    """
+    if isinstance(value, dict):
+        return sum(len(key.encode()) + twin_bytes(each) for key, each in value.items())
+    if isinstance(value, list):
+        return sum(twin_bytes(each) for each in value)
+    if isinstance(value, str):
+        return len(value.encode())
+    if isinstance(value, bool):
+        return _BOOL_BYTES
+    return 0 if value is None else _NUMBER_BYTES
+
+
+def twin_problems(desired: Node) -> Iterator[Problem]:
+    """Hold the whole of one module's desired properties against the limits of a twin."""
+    total = twin_bytes(desired.value)
+    if total > MAX_TWIN_BYTES:
+        yield Problem(desired.where, f"has {total} bytes; a twin may have {MAX_TWIN_BYTES}")
+    yield from _twin_keys(desired)
+    yield from _twin_values(desired, 0)
+
+
+def _twin_values(node: Node, depth: int) -> Iterator[Problem]:
+    if depth > MAX_DEPTH:
+        yield Problem(node.where, f"is nested deeper than the {MAX_DEPTH} levels of a twin")
+    elif isinstance(node.value, str):
+        count = len(node.value.encode())
+        if count > MAX_VALUE_BYTES:
+            yield Problem(node.where, f"has {count} bytes; a value may have {MAX_VALUE_BYTES}")
+    else:
+        for each in _children(node):
+            yield from _twin_values(each, depth + isinstance(each.value, dict))
+
+
+def _twin_keys(node: Node) -> Iterator[Problem]:
+    for key, each in _members(node):
+        if what := _key_problem(key):
+            yield Problem(each.where, what)
+    for each in _children(node):
+        yield from _twin_keys(each)
+
+
+def _children(node: Node) -> Iterator[Node]:
+    yield from (each for _, each in _members(node))
+    if isinstance(node.value, list):
+        yield from node.elements()
+
+
+def _members(node: Node, *path: str) -> Iterator[tuple[str, Node]]:
+    """Yield the members of the object at ``path``, if there is an object."""
+    found: Node | None = node
+    for key in path:
+        found = found.get(key) if found and isinstance(found.value, dict) else None
+    if found and isinstance(found.value, dict):
+        yield from found.items()
+
+
+def _key_problem(key: str) -> str:
+    if len(key.encode()) > MAX_KEY_BYTES:
+        return f"its name has {len(key.encode())} bytes; a twin's may have {MAX_KEY_BYTES}"
+    if not key or any(char in ".$ " or not char.isprintable() for char in key):
+        return f"{key!r} is not a name in a twin (no dot, $, space or control character)"
+    return ""
+
+
+def warnings(manifest: Manifest) -> tuple[Problem, ...]:
+    """Return everything in a manifest that is accepted and does not do what it seems to."""
+    section = manifest.sections.get(AGENT)
+    if section is None:
+        return ()
+    groups = (_members(section.desired, group) for group in ("systemModules", "modules"))
+    settings = (dict(_members(module)).get("settings") for group in groups for _, module in group)
+    return tuple(each for found in settings if found for each in _warnings(found))
+
+
+def _warnings(settings: Node) -> Iterator[Problem]:
+    if not isinstance(settings.value, dict):
+        return
+    env, image = settings.get("env"), settings.get("image")
+    if env is not None:
+        yield Problem(env.where, "has no effect: edgeAgent reads env next to settings, not in them")
+    if image is not None and isinstance(image.value, str):
+        yield from _moving_tag(image.value.strip(), image.where)
+    try:
+        options = join_options(settings)
+    except InvalidContent:
+        return
+    yield from _unknown_options(options, CONFIG)
+    host = options.get("HostConfig")
+    if host is not None and isinstance(host.value, dict):
+        yield from _unknown_options(host, HOST_CONFIG)
+
+
+def _moving_tag(name: str, where: str) -> Iterator[Problem]:
+    tagged = ":" in name.rpartition("/")[2]
+    if "@" not in name and (not tagged or _MOVING.search(name)):
+        yield Problem(
+            where,
+            f"{name} is a tag that moves: devices installed at different times run different "
+            "images, and one that is installed again fetches it whole",
+        )
+
+
+def _unknown_options(options: Node, known: frozenset[str]) -> Iterator[Problem]:
+    # Docker reads names without case (encoding/json), and so does edgeAgent.
+    lower = {each.lower() for each in known}
+    elsewhere = {each.lower() for each in (HOST_CONFIG if known is CONFIG else CONFIG)}
+    for key, value in options.items():
+        if key.lower() in lower:
+            continue
+        place = "in HostConfig" if known is CONFIG else "next to HostConfig"
+        belongs = key.lower() in elsewhere
+        advice = f" (it belongs {place})" if belongs else nearest(key, known)
+        yield Problem(value.where, f"is not a container setting, and has no effect{advice}")

@@ -1,0 +1,1 @@
+"""A project on disk: its directory, models, releases, records and ledger."""

@@ -1,0 +1,1 @@
+"""Read models from ONNX files, directories and scikit-learn estimators."""

@@ -1,0 +1,1 @@
+"""OCI registries: the client, and a server over a layout (``serve/``)."""

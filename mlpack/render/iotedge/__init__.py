@@ -1,1 +1,0 @@
-"""IoT Edge deployment manifests: made from a template, and checked as the device would."""

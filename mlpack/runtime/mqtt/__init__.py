@@ -1,0 +1,1 @@
+"""MQTT: device messages in, predictions out."""

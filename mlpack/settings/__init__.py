@@ -1,0 +1,1 @@
+"""``mlpack.toml`` as checked values."""
