@@ -82,12 +82,15 @@ def start(settings: RuntimeSettings) -> ScoringService:
 
 @contextmanager
 def started(settings: RuntimeSettings) -> Iterator[ScoringService]:
-    """The module of a release, until the block ends."""
+    """The module of a release, until the block ends; it exports variables to its script."""
+    before = dict(os.environ)
     module = start(settings)
     try:
         yield module
     finally:
         module.close()
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def ask(
