@@ -40,7 +40,7 @@ import sys
 from pathlib import Path
 from mlpack.oci.layer import write_layer
 from mlpack.oci.layer import Entry
-from mlpack.stores.store import LayoutStore
+from mlpack.stores.layout import LayoutStore
 model = Path(sys.argv[1])
 with LayoutStore(Path(sys.argv[2])).stage() as out:
     entry = Entry("var/azureml-app/azureml-models/big/1/model.bin", size=model.stat().st_size)

@@ -30,7 +30,8 @@ from mlpack.project.directory import ProjectDirectory, read_text
 from mlpack.project.patch_releases import find_target
 from mlpack.project.references import FoundImage, find_image, in_registry
 from mlpack.stores.copy import CopyOptions, copy
-from mlpack.stores.store import LayoutStore, images, read_image, read_index, verify
+from mlpack.stores.layout import LayoutStore
+from mlpack.stores.store import images, read_image, read_index, verify
 
 if TYPE_CHECKING:
     from mlpack.api.requests import BuildBase

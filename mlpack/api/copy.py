@@ -17,7 +17,8 @@ from mlpack.project.references import FoundImage, place_module
 from mlpack.registry.counting_transport import Traffic
 from mlpack.stores.copy import CopyOptions, CopyResult, copy, copy_record
 from mlpack.stores.files import OnDisk, OutputIsInput, require_store, same_file
-from mlpack.stores.store import REF_NAME, ReferrersUnsupported, Remote, Store
+from mlpack.stores.layout import REF_NAME
+from mlpack.stores.store import ReferrersUnsupported, Remote, Store
 
 if TYPE_CHECKING:
     from mlpack.api.requests import Copy

@@ -31,8 +31,9 @@ from mlpack.project.releases import TagTaken, check_free, name_release
 from mlpack.settings.project_settings import DeviceSettings
 from mlpack.stores.copy import CopyOptions, FirstOf, copy
 from mlpack.stores.files import temporary_folder
+from mlpack.stores.layout import LayoutStore
 from mlpack.stores.records import RecordContent
-from mlpack.stores.store import LayoutStore, Remote, Store, images, put_bytes, put_image
+from mlpack.stores.store import Remote, Store, images, put_bytes, put_image
 
 if TYPE_CHECKING:
     from mlpack.api.requests import Graft

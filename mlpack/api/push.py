@@ -15,8 +15,9 @@ from mlpack.project.releases import base_place
 from mlpack.registry.counting_transport import Traffic
 from mlpack.registry.repository import Registries
 from mlpack.stores.copy import CopyOptions, CopyResult, FirstOf, copy, copy_record
+from mlpack.stores.layout import REF_NAME
 from mlpack.stores.records import VERSION
-from mlpack.stores.store import REF_NAME, NotFound, Readable, ReferrersUnsupported, images
+from mlpack.stores.store import NotFound, Readable, ReferrersUnsupported, images
 
 if TYPE_CHECKING:
     from mlpack.api.requests import Push

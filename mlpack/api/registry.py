@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from mlpack.errors import MlpackError, UsageError
 from mlpack.installation import install_command
 from mlpack.stores.files import open_file, require_store
-from mlpack.stores.store import LayoutStore
+from mlpack.stores.layout import LayoutStore
 from mlpack.stores.store_use import writing
 
 if TYPE_CHECKING:

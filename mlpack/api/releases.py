@@ -22,6 +22,7 @@ from mlpack.project.releases import (
     record_strategy,
 )
 from mlpack.rollout.record import MeasuredRollout
+from mlpack.stores.layout import REF_NAME, LayoutStore
 from mlpack.stores.records import (
     MODEL,
     PACKED,
@@ -31,7 +32,7 @@ from mlpack.stores.records import (
     read_starts,
     records,
 )
-from mlpack.stores.store import REF_NAME, Corrupt, LayoutStore, NotFound, images
+from mlpack.stores.store import Corrupt, NotFound, images
 
 if TYPE_CHECKING:
     from mlpack.api.session import Session

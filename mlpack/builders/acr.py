@@ -22,7 +22,8 @@ from mlpack.oci.descriptor import Platform, Reference
 from mlpack.oci.image import Image, NotOnBase
 from mlpack.oci.layer import Gzip
 from mlpack.project.releases import BuildFailed, require_one_layer
-from mlpack.stores.store import LayoutStore, Readable, read_image
+from mlpack.stores.layout import LayoutStore
+from mlpack.stores.store import Readable, read_image
 
 if TYPE_CHECKING:
     from azure.mgmt.containerregistrytasks import ContainerRegistryTasksMgmtClient

@@ -15,7 +15,7 @@ from mlpack.oci.descriptor import Writable
 from mlpack.oci.layer import Entry, arrange, write_tar
 from mlpack.project.directory import read_template
 from mlpack.project.releases import APP_ROOT, model_env, model_files, model_labels
-from mlpack.stores.store import LayoutStore
+from mlpack.stores.layout import LayoutStore
 
 DOCKERFILE, TEMPLATE = "Dockerfile", "dockerfile/release.j2"
 

@@ -17,7 +17,7 @@ from mlpack.errors import MlpackError
 from mlpack.model.version import ModelVersion
 from mlpack.project.releases import APP_ROOT, ENTRY_SCRIPT, model_dir, model_env, model_files
 from mlpack.stores.files import temporary_folder
-from mlpack.stores.store import LayoutStore
+from mlpack.stores.layout import LayoutStore
 
 END_SECONDS = 15
 """How long the runtime may take to finish its requests; its own limit is lower."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from mlpack.interruptions import held_back
 from mlpack.oci.image import Image
 from mlpack.stores.files import make_folder
-from mlpack.stores.store import LayoutStore
+from mlpack.stores.layout import LayoutStore
 from mlpack.stores.unpack import unpack
 
 KEPT = 4

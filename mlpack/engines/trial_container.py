@@ -13,7 +13,7 @@ from mlpack.engines.command_line import CommandLineEngine
 from mlpack.engines.engine import PROGRAMS, EngineError, load_image
 from mlpack.oci.image import Image
 from mlpack.project.releases import APP_ROOT
-from mlpack.stores.store import LayoutStore
+from mlpack.stores.layout import LayoutStore
 
 _NAME = "mlpack-base"
 """The repository that bases have in an engine; the tag is a base's digest."""

@@ -33,7 +33,7 @@ from mlpack.oci.descriptor import Platform, parse
 from mlpack.oci.image import Image
 from mlpack.project.releases import APP_ROOT
 from mlpack.stores.files import temporary_folder
-from mlpack.stores.store import LayoutStore
+from mlpack.stores.layout import LayoutStore
 
 WAYS = ("namespaces", "chroot", "loader")
 """The ways of :mod:`mlpack.engines.sandbox`, the most isolated first."""

@@ -13,8 +13,9 @@ from mlpack.humanize import nearest
 from mlpack.model.version import AT
 from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import canonical
+from mlpack.stores.layout import LayoutStore
 from mlpack.stores.records import ALIASES
-from mlpack.stores.store import LayoutStore, ListingStore, put_bytes
+from mlpack.stores.store import ListingStore, put_bytes
 
 ARTIFACT = "application/vnd.mlpack.alias.v1+json"
 ALIAS_OF = "io.mlpack.alias"

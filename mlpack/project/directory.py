@@ -34,16 +34,9 @@ from mlpack.oci.descriptor import Descriptor, InvalidContent, canonical, parse
 from mlpack.project.aliases import resolved
 from mlpack.settings.project_settings import InvalidSettings, Override, ProjectSettings
 from mlpack.stores.files import atomic, locked, read_file, require_file, temporary_folder
+from mlpack.stores.layout import LayoutStore
 from mlpack.stores.records import CREATED
-from mlpack.stores.store import (
-    Corrupt,
-    LayoutStore,
-    ListingStore,
-    NotFound,
-    VerifyingReader,
-    put_bytes,
-    read,
-)
+from mlpack.stores.store import Corrupt, ListingStore, NotFound, VerifyingReader, put_bytes, read
 
 if TYPE_CHECKING:
     from mlpack.model.lock import Lock

@@ -16,7 +16,7 @@ from mlpack.plan.engines import DeviceState, EngineRule, Link
 from mlpack.plan.transfer import Transfer, transfer
 from mlpack.project.references import FoundImage
 from mlpack.stores.files import temporary_folder
-from mlpack.stores.store import LayoutStore
+from mlpack.stores.layout import LayoutStore
 from mlpack.stores.trees import LayeredTree, copy_contents, read_tree
 
 Advance = Callable[[int], None]

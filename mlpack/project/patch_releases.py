@@ -26,8 +26,9 @@ from mlpack.oci.layer import Entry, write_layer
 from mlpack.plan.release_strategy import LEAST_PERCENT, ExpectedSizes, FilePair, pairs
 from mlpack.project.directory import ModelStore
 from mlpack.project.releases import APP_ROOT, SERVED, Origin, model_folder, served_record
+from mlpack.stores.layout import LayoutStore
 from mlpack.stores.records import PACKED
-from mlpack.stores.store import Corrupt, LayoutStore, images
+from mlpack.stores.store import Corrupt, images
 
 if TYPE_CHECKING:
     from mlpack.tensor_patch.spans import Span

@@ -27,10 +27,9 @@ from mlpack.project.aliases import resolved
 from mlpack.project.directory import ModelStore, ProjectDirectory, blob
 from mlpack.project.releases import named_releases
 from mlpack.stores.files import NotAFile, OnDisk
+from mlpack.stores.layout import REF_NAME, LayoutStore
 from mlpack.stores.records import MODEL, VERSION, read_record, read_starts
 from mlpack.stores.store import (
-    REF_NAME,
-    LayoutStore,
     NotFound,
     Readable,
     Remote,

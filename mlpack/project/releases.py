@@ -31,6 +31,7 @@ from mlpack.oci.descriptor import (
 )
 from mlpack.oci.image import Image, Index, Layer, append, build_index, require_prefix
 from mlpack.oci.layer import PACKING, Entry, OpenFile, write_layer
+from mlpack.stores.layout import BASE_NAME, LayoutStore
 from mlpack.stores.records import (
     CONTENT,
     CREATED,
@@ -41,7 +42,7 @@ from mlpack.stores.records import (
     record_times,
     release_tag,
 )
-from mlpack.stores.store import BASE_NAME, LayoutStore, put_bytes, put_image
+from mlpack.stores.store import put_bytes, put_image
 
 if TYPE_CHECKING:
     from mlpack.model.lock import Lock

@@ -18,8 +18,9 @@ from mlpack.model.version import ModelVersion
 from mlpack.project.directory import blob
 from mlpack.project.validation_data import Answers, answers
 from mlpack.stores.files import temporary_folder
+from mlpack.stores.layout import LayoutStore
 from mlpack.stores.patch_files import mapped
-from mlpack.stores.store import LayoutStore, verify
+from mlpack.stores.store import verify
 from mlpack.tensor_patch.output_comparison import (
     Agreement,
     Bounds,

@@ -19,8 +19,9 @@ from mlpack.oci.descriptor import (
     InvalidContent,
     parse,
 )
+from mlpack.stores.layout import REF_NAME, LayoutStore
 from mlpack.stores.records import RECORD
-from mlpack.stores.store import DOCUMENTS, REF_NAME, Corrupt, LayoutStore, NotFound, parts, read
+from mlpack.stores.store import DOCUMENTS, Corrupt, NotFound, parts, read
 
 _HEX = re.compile(r"[0-9a-f]{64}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")

@@ -8,18 +8,8 @@ from mlpack.errors import MlpackError
 from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Descriptor, Digest
 from mlpack.oci.image import Image, index_problems, problems
-from mlpack.stores.store import (
-    BASE_NAME,
-    DOCUMENTS,
-    REF_NAME,
-    LayoutStore,
-    images,
-    read,
-    read_image,
-    read_index,
-    verify,
-    walk,
-)
+from mlpack.stores.layout import BASE_NAME, REF_NAME, LayoutStore
+from mlpack.stores.store import DOCUMENTS, images, read, read_image, read_index, verify, walk
 
 
 def validate(layout: LayoutStore) -> tuple[str, ...]:

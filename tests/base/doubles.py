@@ -17,7 +17,8 @@ from mlpack.base.python import RUNTIME
 from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Platform
 from mlpack.oci.image import Image, ImageConfig, Layer, build_image, build_index
-from mlpack.stores.store import LayoutStore, StagingStore, put_bytes, put_image
+from mlpack.stores.layout import LayoutStore
+from mlpack.stores.store import StagingStore, put_bytes, put_image
 from tests.support import AMD64, ARM64, real_layer
 
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}

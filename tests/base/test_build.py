@@ -18,7 +18,8 @@ from mlpack.model.lock import InvalidLock
 from mlpack.project.directory import ProjectDirectory
 from mlpack.runtime.patch.container import VERSIONS
 from mlpack.stores.integrity import validate
-from mlpack.stores.store import LayoutStore, select_image
+from mlpack.stores.layout import LayoutStore
+from mlpack.stores.store import select_image
 from tests.base.conftest import new_project
 from tests.base.doubles import World, elf, source_image, source_layout, system
 from tests.base.trees import tree

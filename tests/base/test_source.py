@@ -23,7 +23,8 @@ from mlpack.errors import MlpackError
 from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Descriptor, Digest
 from mlpack.oci.image import Image, ImageConfig, Layer, build_image
-from mlpack.stores.store import LayoutStore, put_bytes, put_image, verified
+from mlpack.stores.layout import LayoutStore
+from mlpack.stores.store import put_bytes, put_image, verified
 from mlpack.stores.trees import LayerTooLarge
 from tests.base.doubles import GLIBC, source_image, system
 from tests.doubles.memory_store import MemoryStore

@@ -6,7 +6,7 @@ import tarfile
 
 from mlpack.model.lock import LockedBase
 from mlpack.oci.descriptor import Platform
-from mlpack.stores.store import LayoutStore
+from mlpack.stores.layout import LayoutStore
 
 
 def tree(store: LayoutStore, base: LockedBase, platform: Platform) -> dict[str, bytes]:

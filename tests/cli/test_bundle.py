@@ -89,7 +89,8 @@ def test_another_base_is_refused(project: ProjectDirectory, tmp_path: Path) -> N
 
 def _foreign(folder: Path) -> Path:
     from mlpack.oci.image import ImageConfig, build_image
-    from mlpack.stores.store import LayoutStore, put_image
+    from mlpack.stores.layout import LayoutStore
+    from mlpack.stores.store import put_image
     from tests.support import AMD64, real_layer
 
     layout = LayoutStore(folder / "foreign")

@@ -25,7 +25,8 @@ from mlpack.oci.filesystem import Tree
 from mlpack.oci.image import Image, Layer, assemble
 from mlpack.project.references import find_image
 from mlpack.stores.integrity import validate
-from mlpack.stores.store import LayoutStore, put_image
+from mlpack.stores.layout import LayoutStore
+from mlpack.stores.store import put_image
 from mlpack.stores.trees import read_tree
 from tests.registry.registry import Registry
 from tests.support import AMD64, require, run

@@ -16,7 +16,8 @@ from mlpack.project.directory import ProjectDirectory
 from mlpack.project.ledger import Ledger
 from mlpack.project.references import find_image
 from mlpack.stores.integrity import validate
-from mlpack.stores.store import LayoutStore, put_bytes, put_image, read_index
+from mlpack.stores.layout import LayoutStore
+from mlpack.stores.store import put_bytes, put_image, read_index
 from mlpack.stores.trees import read_tree
 from tests.registry.registry import Registry
 from tests.support import AMD64, ARM64, real_layer, released_project, run, tiny_onnx

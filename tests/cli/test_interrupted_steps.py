@@ -19,8 +19,8 @@ import pytest
 
 from mlpack.project.ledger import Ledger
 from mlpack.stores.integrity import validate
+from mlpack.stores.layout import LayoutStore
 from mlpack.stores.records import CREATED
-from mlpack.stores.store import LayoutStore
 from tests.cli.test_round import Network, readings
 from tests.interrupts import INTERRUPTED, interrupted_at, interrupted_at_every_step
 from tests.registry.registry import Registry

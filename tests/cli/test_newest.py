@@ -13,8 +13,8 @@ from mlpack.api.session import Clock
 from mlpack.project.directory import ProjectDirectory
 from mlpack.project.references import releases
 from mlpack.registry.serve.app import create_app
+from mlpack.stores.layout import REF_NAME, LayoutStore
 from mlpack.stores.records import CREATED
-from mlpack.stores.store import REF_NAME, LayoutStore
 from tests.registry.serve.server import listening
 from tests.support import make_project, run, tiny_onnx
 

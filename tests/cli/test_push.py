@@ -25,7 +25,8 @@ from mlpack.oci.descriptor import Digest
 from mlpack.oci.image import ImageConfig, Layer, build_image
 from mlpack.project.directory import ProjectDirectory
 from mlpack.stores.integrity import missing_blobs, validate
-from mlpack.stores.store import LayoutStore, put_bytes, put_image, read_image, read_index
+from mlpack.stores.layout import LayoutStore
+from mlpack.stores.store import put_bytes, put_image, read_image, read_index
 from tests.registry.faulty import Fault, Faulty, faulty
 from tests.registry.registry import PASSWORD, USER, Registry, running
 from tests.support import AMD64, make_project, released_project, require, run, tiny_onnx

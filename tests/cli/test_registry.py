@@ -32,7 +32,8 @@ from mlpack.project.references import releases
 from mlpack.registry.http import Client
 from mlpack.registry.repository import Registries
 from mlpack.stores.integrity import validate
-from mlpack.stores.store import LayoutStore, put_image
+from mlpack.stores.layout import LayoutStore
+from mlpack.stores.store import put_image
 from tests.e2e.wire import Certificate
 from tests.support import AMD64, make_project, real_layer, run, tiny_onnx
 

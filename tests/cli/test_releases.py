@@ -23,7 +23,8 @@ from mlpack.project.directory import ProjectDirectory
 from mlpack.project.ledger import Ledger, RolloutRecord
 from mlpack.registry.serve.app import create_app
 from mlpack.stores.integrity import validate
-from mlpack.stores.store import LayoutStore, put_bytes
+from mlpack.stores.layout import LayoutStore
+from mlpack.stores.store import put_bytes
 from mlpack.stores.store_use import alone
 from tests.interrupts import interrupted_at
 from tests.registry.serve.server import listening
@@ -311,7 +312,8 @@ WRITER = """
 import io, sys
 from pathlib import Path
 from mlpack.oci import descriptor as media
-from mlpack.stores.store import LayoutStore, put_bytes
+from mlpack.stores.layout import LayoutStore
+from mlpack.stores.store import (put_bytes)
 from mlpack.stores.store_use import writing
 layout = LayoutStore(Path(sys.argv[1]))
 with writing(layout.root):

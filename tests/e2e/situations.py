@@ -14,7 +14,8 @@ from mlpack.oci.descriptor import Descriptor
 from mlpack.oci.image import Image, ImageConfig, Index, Layer, build_image, build_index
 from mlpack.plan.engines import DeviceState, Link, PullScenario, engine
 from mlpack.plan.transfer import Transfer, transfer
-from mlpack.stores.store import LayoutStore, put_bytes, put_image
+from mlpack.stores.layout import LayoutStore
+from mlpack.stores.store import put_bytes, put_image
 from tests.e2e.engines import Engine, run
 from tests.e2e.wire import Certificate, Count, CountingProxy, DockerRegistry
 from tests.support import AMD64, ARM64, real_layer

@@ -19,7 +19,8 @@ import pytest
 from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Descriptor
 from mlpack.oci.image import ImageConfig, Layer, build_image
-from mlpack.stores.store import LayoutStore, put_image
+from mlpack.stores.layout import LayoutStore
+from mlpack.stores.store import put_image
 from tests.e2e.conftest import scratch
 from tests.e2e.engines import Containerd, Docker, needs, run
 from tests.e2e.wire import CountingProxy, DockerRegistry

@@ -14,7 +14,8 @@ from mlpack.plan.transfer import transfer
 from mlpack.project.directory import ProjectDirectory
 from mlpack.project.references import releases
 from mlpack.stores.integrity import validate
-from mlpack.stores.store import LayoutStore, read_index, select_image
+from mlpack.stores.layout import LayoutStore
+from mlpack.stores.store import read_index, select_image
 from tests.cli.test_registry import serving
 from tests.e2e.conftest import scratch
 from tests.e2e.engines import Containerd, Docker, Podman, needs, run

@@ -17,7 +17,8 @@ from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Digest
 from mlpack.project.directory import ARTIFACT, CONFIG, FILE, SCORING_FILE, ModelStore, NoSuchModel
 from mlpack.stores.integrity import validate
-from mlpack.stores.store import Corrupt, LayoutStore, ListingStore, put_bytes, read
+from mlpack.stores.layout import LayoutStore
+from mlpack.stores.store import Corrupt, ListingStore, put_bytes, read
 from tests.doubles.memory_store import MemoryStore
 
 FILES = {"a/weights.bin": b"w" * 3000, "model.onnx": b"graph", "empty": b""}

@@ -18,8 +18,9 @@ from mlpack.project.directory import ProjectDirectory
 from mlpack.registry.repository import Registries, RegistryStore, fallback_tag
 from mlpack.registry.serve.app import create_app
 from mlpack.stores.integrity import validate
+from mlpack.stores.layout import LayoutStore
 from mlpack.stores.records import CREATED, MAX_BYTES, RECORD, RecordContent, keep_record, records
-from mlpack.stores.store import LayoutStore, ReferrersUnsupported, put_bytes, read, read_index
+from mlpack.stores.store import ReferrersUnsupported, put_bytes, read, read_index
 from tests.registry.faulty import Fault, faulty
 from tests.registry.registry import running
 from tests.registry.serve.server import listening

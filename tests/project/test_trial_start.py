@@ -20,8 +20,9 @@ from mlpack.oci.image import Image, ImageConfig, build_image
 from mlpack.project.directory import ProjectDirectory
 from mlpack.runtime import trial
 from mlpack.runtime.signature import Tensor
+from mlpack.stores.layout import LayoutStore
 from mlpack.stores.records import RecordContent, keep_record, read_record, read_starts
-from mlpack.stores.store import LayoutStore, put_bytes, put_image
+from mlpack.stores.store import put_bytes, put_image
 from mlpack.stores.unpack import unpack
 from tests.support import AMD64, make_project, real_layer, run, tiny_onnx
 

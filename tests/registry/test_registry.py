@@ -26,7 +26,8 @@ from mlpack.registry.http_types import InsecureConnection, Request, StatusError,
 from mlpack.registry.repository import Registries, RegistryStore
 from mlpack.registry.serve.app import create_app
 from mlpack.stores.copy import THREADS, copy
-from mlpack.stores.store import Corrupt, LayoutStore, NotFound, put_bytes, put_image, read
+from mlpack.stores.layout import LayoutStore
+from mlpack.stores.store import Corrupt, NotFound, put_bytes, put_image, read
 from tests.doubles.memory_store import MemoryStore
 from tests.registry.faulty import Fault, Faulty, faulty
 from tests.registry.registry import PASSWORD, USER, Registry, free_port, running

@@ -13,9 +13,9 @@ from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Descriptor, Digest, Reference
 from mlpack.oci.image import Image, ImageConfig, build_image
 from mlpack.registry.repository import Registries
+from mlpack.stores.layout import LayoutStore
 from mlpack.stores.store import (
     Corrupt,
-    LayoutStore,
     ListingStore,
     NotFound,
     StagingStore,

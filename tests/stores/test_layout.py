@@ -15,15 +15,8 @@ from mlpack.oci.descriptor import Descriptor
 from mlpack.oci.image import ImageConfig, build_image
 from mlpack.stores.files import atomic
 from mlpack.stores.integrity import validate
-from mlpack.stores.store import (
-    Corrupt,
-    LayoutStore,
-    NotALayout,
-    NotFound,
-    put_bytes,
-    put_image,
-    read,
-)
+from mlpack.stores.layout import LayoutStore, NotALayout
+from mlpack.stores.store import Corrupt, NotFound, put_bytes, put_image, read
 from tests.support import AMD64, make_project, real_layer
 
 
@@ -129,7 +122,7 @@ import sys
 from pathlib import Path
 from mlpack.oci import descriptor as media
 from mlpack.stores.store import put_bytes
-from mlpack.stores.store import LayoutStore
+from mlpack.stores.layout import LayoutStore
 layout, number = LayoutStore(Path(sys.argv[1])), sys.argv[2]
 for turn in range(20):
     target = put_bytes(layout, f"{turn}".encode(), media.CONFIG)

@@ -29,7 +29,8 @@ from mlpack.oci.difference import difference
 from mlpack.oci.filesystem import BrokenLayer, FileNode, Tree
 from mlpack.oci.image import ImageConfig, Layer, build_image
 from mlpack.oci.layer import write_arranged
-from mlpack.stores.store import Corrupt, LayoutStore, StagingStore, put_image
+from mlpack.stores.layout import LayoutStore
+from mlpack.stores.store import Corrupt, StagingStore, put_image
 from mlpack.stores.trees import LayerLimits, LayerTooLarge, copy_contents, read_tree
 from tests.doubles.memory_store import MemoryStore
 from tests.oci.trees import BY_DIGEST, file, pairs

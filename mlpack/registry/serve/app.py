@@ -38,7 +38,8 @@ from mlpack.registry.serve.catalog import (
     check_repository,
     check_tag,
 )
-from mlpack.stores.store import CHUNK, Corrupt, LayoutStore, StagedBlob
+from mlpack.stores.layout import LayoutStore
+from mlpack.stores.store import CHUNK, Corrupt, StagedBlob
 
 CHALLENGE = {"www-authenticate": 'Basic realm="mlpack"'}
 

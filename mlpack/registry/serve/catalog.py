@@ -25,17 +25,9 @@ from mlpack.oci.descriptor import (
     Reference,
     parse,
 )
+from mlpack.stores.layout import LayoutStore
 from mlpack.stores.records import ALIASES, MODEL, RECORDS, VERSION, release_tag
-from mlpack.stores.store import (
-    DOCUMENTS,
-    LayoutStore,
-    manifests,
-    parts,
-    put_bytes,
-    read,
-    select_image,
-    subject,
-)
+from mlpack.stores.store import DOCUMENTS, manifests, parts, put_bytes, read, select_image, subject
 
 LATEST = "latest"
 _BLOB = "application/octet-stream"

@@ -7,7 +7,8 @@ from pathlib import Path
 from mlpack.errors import UsageError
 from mlpack.model.version import LATEST
 from mlpack.oci.descriptor import Descriptor
-from mlpack.stores.store import LayoutStore, NotFound, Readable, Store
+from mlpack.stores.layout import LayoutStore
+from mlpack.stores.store import NotFound, Readable, Store
 
 
 def read(text: str, directory: Path) -> tuple[Readable, Descriptor]:

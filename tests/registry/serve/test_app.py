@@ -19,7 +19,8 @@ from mlpack.oci.image import ImageConfig, build_image
 from mlpack.project.directory import ProjectDirectory
 from mlpack.project.references import releases
 from mlpack.registry.serve.app import MAX_OPEN, BasicLogin, create_app
-from mlpack.stores.store import LayoutStore, images, put_bytes
+from mlpack.stores.layout import LayoutStore
+from mlpack.stores.store import images, put_bytes
 from tests.registry.serve.server import asking
 from tests.support import AMD64, real_layer, released_project
 
