@@ -19,7 +19,7 @@ from mlpack.api.deployment_content import (
 from mlpack.api.plan import plan
 from mlpack.errors import MlpackError
 from mlpack.humanize import counted
-from mlpack.iotedge.checks import redacted
+from mlpack.iotedge.secrets import redacted
 from mlpack.json_document import named, written
 from mlpack.model import order
 from mlpack.model.version import parse_name

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlpack.errors import MissingFile, MlpackError
-from mlpack.iotedge.checks import Passwords, require_valid, warnings
+from mlpack.iotedge.checks import require_valid, warnings
 from mlpack.iotedge.deployment import (
     Deployment,
     InvalidTemplate,
@@ -23,6 +23,7 @@ from mlpack.iotedge.deployment import (
 )
 from mlpack.iotedge.manifest import CONTENT, Problem, load, read_manifest
 from mlpack.iotedge.module import ALL, edge_module, model_module, wants_gpu
+from mlpack.iotedge.secrets import Passwords
 from mlpack.model.version import BASE
 from mlpack.oci.descriptor import InvalidContent, Node, Reference
 from mlpack.oci.image import Image

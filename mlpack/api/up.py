@@ -19,8 +19,9 @@ from mlpack.engines.engine import EngineImage, EngineRefused, load_image
 from mlpack.engines.readiness import wait_until_ready
 from mlpack.errors import MlpackError, UsageError
 from mlpack.humanize import counted
-from mlpack.iotedge.checks import Passwords, require_valid, warnings
+from mlpack.iotedge.checks import require_valid, warnings
 from mlpack.iotedge.local import Local, LocalModule, Login, read_local
+from mlpack.iotedge.secrets import Passwords
 from mlpack.json_document import HIDDEN, OR_NULL, named
 from mlpack.oci.descriptor import Digest, InvalidReference, Platform, Reference
 from mlpack.oci.image import NoSuchPlatform

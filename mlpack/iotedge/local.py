@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from mlpack.errors import MlpackError
-from mlpack.iotedge.checks import CREDENTIALS, is_placeholder
 from mlpack.iotedge.manifest import (
     AGENT,
     CONFIG,
@@ -23,6 +22,7 @@ from mlpack.iotedge.manifest import (
     Problem,
 )
 from mlpack.iotedge.module import join_options
+from mlpack.iotedge.secrets import CREDENTIALS, is_placeholder
 from mlpack.iotedge.shapes import MAX_STARTUP_ORDER
 from mlpack.oci.descriptor import InvalidContent, Node
 

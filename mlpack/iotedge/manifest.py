@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 from mlpack.errors import MlpackError
 from mlpack.oci.descriptor import MAX_DOCUMENT_BYTES, InvalidContent, Node
-from mlpack.settings.condition import GrammarError, Language, Tokens, expression
+from mlpack.settings.grammar import GrammarError, Language, Tokens, expression
 
 AGENT, HUB = "$edgeAgent", "$edgeHub"
 DESIRED = "properties.desired"
@@ -232,6 +232,15 @@ def _place(tree: dict[str, object], path: tuple[str, ...], value: Node) -> None:
     if last in tree:
         raise InvalidContent(value.where, "is set together with a path below it")
     tree[last] = value.value
+
+
+def members(node: Node, *path: str) -> Iterator[tuple[str, Node]]:
+    """Yield the members of the object at ``path``, if there is an object."""
+    found: Node | None = node
+    for key in path:
+        found = found.get(key) if found and isinstance(found.value, dict) else None
+    if found and isinstance(found.value, dict):
+        yield from found.items()
 
 
 UPSTREAM = "$upstream"

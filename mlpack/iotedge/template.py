@@ -22,10 +22,10 @@ from typing import Any
 
 from mlpack.errors import MlpackError
 from mlpack.humanize import nearest
-from mlpack.iotedge.checks import CREDENTIALS
 from mlpack.iotedge.deployment import InvalidTemplate
 from mlpack.iotedge.manifest import AGENT, CONTENT, DESIRED, PLACES, Problem
 from mlpack.iotedge.module import CREATE_OPTIONS, split_options
+from mlpack.iotedge.secrets import CREDENTIALS
 from mlpack.oci.descriptor import Reference
 
 _VARIABLE = re.compile(

@@ -15,9 +15,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from mlpack.iotedge.checks import Passwords, require_valid
+from mlpack.iotedge.checks import require_valid
 from mlpack.iotedge.local import LocalModule, Skipped, read_local
 from mlpack.iotedge.manifest import CONFIG, HOST_CONFIG, InvalidDeployment, Problem
+from mlpack.iotedge.secrets import Passwords
 from mlpack.oci.descriptor import InvalidContent, Node
 from mlpack.render.yaml_text import dump
 

@@ -13,8 +13,8 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from mlpack.errors import MlpackError, page
-from mlpack.iotedge.checks import Passwords, secret_problems
 from mlpack.iotedge.module import tmp_bytes
+from mlpack.iotedge.secrets import Passwords, secret_problems
 from mlpack.oci.descriptor import Node, Platform, Reference
 from mlpack.settings.edge import ALL_GPUS, ModuleSettings
 from mlpack.settings.targets import KubernetesSettings

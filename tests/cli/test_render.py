@@ -11,8 +11,9 @@ import pytest
 
 from mlpack.api.deploy import BaseDeployment
 from mlpack.api.deployment_content import base_content, module_name, release_content
-from mlpack.iotedge.checks import Passwords, problems
+from mlpack.iotedge.checks import problems
 from mlpack.iotedge.manifest import InvalidDeployment
+from mlpack.iotedge.secrets import Passwords
 from mlpack.json_document import document
 from mlpack.oci.descriptor import Reference
 from mlpack.project.directory import ProjectDirectory, read_template

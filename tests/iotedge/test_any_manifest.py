@@ -11,9 +11,10 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlpack.iotedge.checks import Passwords, problems, redacted, warnings
+from mlpack.iotedge.checks import problems, warnings
 from mlpack.iotedge.deployment import InvalidTemplate
 from mlpack.iotedge.manifest import InvalidDeployment, read_manifest
+from mlpack.iotedge.secrets import Passwords, redacted
 from mlpack.iotedge.template import NoSuchModule, Variables, fill, patch, with_texts
 from mlpack.oci.descriptor import Digest, Reference
 from tests.iotedge.test_iotedge_checks import GOOD

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from mlpack.iotedge.checks import Passwords, require_valid
+from mlpack.iotedge.checks import require_valid
 from mlpack.iotedge.local import Local, LocalModule, NothingToRun, read_local
 from mlpack.iotedge.manifest import AGENT, HUB, InvalidDeployment
 from mlpack.iotedge.module import split_options
+from mlpack.iotedge.secrets import Passwords
 from mlpack.iotedge.shapes import MAX_STARTUP_ORDER
 from mlpack.oci.descriptor import InvalidContent
 

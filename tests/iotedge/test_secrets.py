@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from mlpack.iotedge.checks import Passwords, holds_password, is_placeholder, problems, redacted
+from mlpack.iotedge.checks import problems
 from mlpack.iotedge.manifest import Problem
+from mlpack.iotedge.secrets import Passwords, holds_password, is_placeholder, redacted
 from tests.iotedge.test_iotedge_checks import AGENT, FAN_AT, GOOD
 
 KEY = "A" * 43 + "="

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from mlpack.api.deployment_content import CheckedManifest, checked_manifest
 from mlpack.api.render import Rendered
 from mlpack.api.requests import Render
-from mlpack.iotedge.checks import holds_password, redacted
+from mlpack.iotedge.secrets import holds_password, redacted
 from mlpack.project.directory import ProjectDirectory
 
 _PRIVATE = "it holds a password, and is for you alone to read"
