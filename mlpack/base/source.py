@@ -18,6 +18,7 @@ from mlpack.base.wheels import Interpreter
 from mlpack.errors import MlpackError
 from mlpack.kinds import PLACES
 from mlpack.oci import descriptor as media
+from mlpack.oci.conversion import oci_type
 from mlpack.oci.descriptor import WHITEOUT, Descriptor, InvalidReference, Platform, Reference
 from mlpack.oci.filesystem import BrokenLayer
 from mlpack.oci.image import Image, Layer
@@ -114,9 +115,7 @@ def _copy(source: SourceImage, layer: Layer, store: StagingStore) -> Layer:
     plain = layer.descriptor.media_type in media.TAR_LAYERS
     if plain and source.plain_layers:
         return _compress(source.store, layer, store)
-    # Docker and OCI have two media types for the same bytes; our manifests use OCI's.
-    zstd = layer.descriptor.media_type in media.ZSTD_LAYERS
-    kind = media.LAYER_TAR if plain else media.LAYER_ZSTD if zstd else media.LAYER_GZIP
+    kind = oci_type(layer.descriptor.media_type)
     target = Descriptor(kind, layer.descriptor.digest, layer.descriptor.size)
     if not store.exists(target):
         with source.store.open(layer.descriptor) as content:

@@ -228,14 +228,16 @@ EMPTY = "application/vnd.oci.empty.v1+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+DOCKER_LAYER_TAR = "application/vnd.docker.image.rootfs.diff.tar"
 DOCKER_LAYER_GZIP = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+DOCKER_LAYER_ZSTD = "application/vnd.docker.image.rootfs.diff.tar.zstd"
 
 MANIFESTS = frozenset({MANIFEST, DOCKER_MANIFEST})
 INDEXES = frozenset({INDEX, DOCKER_INDEX})
 CONFIGS = frozenset({CONFIG, DOCKER_CONFIG})
-TAR_LAYERS = frozenset({LAYER_TAR, "application/vnd.docker.image.rootfs.diff.tar"})
+TAR_LAYERS = frozenset({LAYER_TAR, DOCKER_LAYER_TAR})
 GZIP_LAYERS = frozenset({LAYER_GZIP, DOCKER_LAYER_GZIP})
-ZSTD_LAYERS = frozenset({LAYER_ZSTD})
+ZSTD_LAYERS = frozenset({LAYER_ZSTD, DOCKER_LAYER_ZSTD})
 
 _WORD = re.compile(r"[a-z0-9_]+")
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}

@@ -13,6 +13,7 @@ from functools import cached_property
 
 from mlpack.errors import MlpackError
 from mlpack.oci import descriptor as media
+from mlpack.oci.conversion import oci_descriptor
 from mlpack.oci.descriptor import (
     Descriptor,
     Digest,
@@ -254,12 +255,15 @@ def require_prefix(image: Image, base: Image) -> None:
 
 
 def assemble(config: bytes, layers: Sequence[Layer]) -> Image:
-    """Return an image of ``config``, whose diff ids must be those of ``layers``."""
+    """Return an OCI image of ``config``, whose diff ids must be those of ``layers``.
+
+    Layers of a Docker image get OCI's media types: no manifest has those of both.
+    """
     manifest = {
         "schemaVersion": 2,
         "mediaType": media.MANIFEST,
         "config": Descriptor.of(config, media.CONFIG).to_json(),
-        "layers": [layer.descriptor.to_json() for layer in layers],
+        "layers": [oci_descriptor(layer.descriptor).to_json() for layer in layers],
     }
     return Image(canonical(manifest), config)
 
