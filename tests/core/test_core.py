@@ -20,7 +20,7 @@ from mlpack.project.directory import ProjectDirectory
 from tests.support import dense_onnx, make_project, run
 
 SERVE = {"httptools", "onnxruntime", "orjson", "paho", "PIL", "prometheus_client", "starlette"}
-SERVE |= {"uvicorn"}
+SERVE |= {"uvicorn", "werkzeug"}
 RUNTIME = ("mlpack.runtime.", "mlpack.registry.serve.")
 """What the extra ``serve`` is for; all else imports without any extra."""
 
