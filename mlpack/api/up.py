@@ -23,8 +23,9 @@ from mlpack.iotedge.checks import require_valid, warnings
 from mlpack.iotedge.local import Local, LocalModule, Login, read_local
 from mlpack.iotedge.secrets import Passwords
 from mlpack.json_document import HIDDEN, OR_NULL, named
-from mlpack.oci.descriptor import Digest, InvalidReference, Platform, Reference
+from mlpack.oci.descriptor import Digest, Platform, Reference
 from mlpack.oci.image import NoSuchPlatform
+from mlpack.oci.reference import InvalidReference
 from mlpack.project.directory import STATE, ProjectDirectory
 from mlpack.project.references import FoundImage, NoSuchImage, find_image
 from mlpack.render.compose import DEPLOYMENT, HOST, ComposeProject, compose_text, host_ports

@@ -19,10 +19,11 @@ from mlpack.errors import MlpackError
 from mlpack.kinds import PLACES
 from mlpack.oci import descriptor as media
 from mlpack.oci.conversion import oci_type
-from mlpack.oci.descriptor import WHITEOUT, Descriptor, InvalidReference, Platform, Reference
+from mlpack.oci.descriptor import WHITEOUT, Descriptor, Platform, Reference
 from mlpack.oci.filesystem import BrokenLayer
 from mlpack.oci.image import Image, Layer
 from mlpack.oci.layer import OPAQUE, Gzip
+from mlpack.oci.reference import on_hub
 from mlpack.project.references import find_image, in_registry
 from mlpack.stores.store import Corrupt, Readable, StagingStore, verified
 from mlpack.stores.trees import LayerTar, members, open_tar
@@ -89,17 +90,9 @@ def open_source(
 
 
 def _meant(text: str) -> str:
-    """What Docker would read: a name without a registry is one of Docker Hub's.
-
-    >>> _meant("python:3.11-slim")
-    '; for the image of Docker Hub write "docker.io/library/python:3.11-slim"'
-    """
-    hub = f"docker.io/library/{text}"
-    try:
-        Reference.parse(hub)
-    except InvalidReference:
-        return ""
-    return f'; for the image of Docker Hub write "{hub}"'
+    """Name the image of Docker Hub that Docker would read in a name without a registry."""
+    hub = on_hub(text)
+    return hub and f'; for the image of Docker Hub write "{hub}"'
 
 
 def copy_layers(source: SourceImage, store: StagingStore) -> tuple[Layer, ...]:

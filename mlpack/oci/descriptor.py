@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from mlpack.errors import MlpackError, UsageError
+from mlpack.oci.reference import InvalidReference, host_of, split
 
 MAX_DOCUMENT_BYTES = 4 * 1024 * 1024
 """Larger manifests, indexes and configs are refused, as registries refuse them
@@ -121,6 +122,7 @@ def parse(content: bytes, where: str) -> Node:
 
 
 _SHA256 = re.compile(r"sha256:([0-9a-f]{64})")
+_OTHER_DIGEST = re.compile(r"(?!sha256:)([a-z0-9]+(?:[.+_-][a-z0-9]+)*):[0-9a-zA-Z=_-]+")
 
 
 class InvalidDigest(MlpackError, ValueError):
@@ -141,6 +143,11 @@ class Digest:
     def parse(cls, text: str) -> Digest:
         """Read ``sha256:…``; raise :class:`InvalidDigest` for anything else."""
         found = _SHA256.fullmatch(text)
+        if other := _OTHER_DIGEST.fullmatch(text):
+            raise InvalidDigest(
+                f"{text!r} is a digest of {other[1]}, and mlpack takes sha256 only",
+                hint="name it by its tag, or by its sha256",
+            )
         if found is None:
             raise InvalidDigest(f"{text!r} is not a digest (sha256: and 64 hex digits)")
         return cls(found[1])
@@ -342,26 +349,12 @@ class Descriptor:
         return value
 
 
-_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-_REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
-_REGISTRY = re.compile(
-    r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?"
-)
-
-
 WHITEOUT = ".wh."
-
-
-class InvalidReference(UsageError):
-    """A text that is not an image reference."""
-
-    hint = "write it as registry.example.com/team/model:tag or …@sha256:…"
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Where an image is. There is no default registry: ``fan`` alone is refused."""
+    """Where an image is; the grammar and the names of Docker Hub: :mod:`mlpack.oci.reference`."""
 
     registry: str
     repository: str
@@ -370,26 +363,18 @@ class Reference:
 
     @classmethod
     def parse(cls, text: str) -> Reference:
-        """Read a reference.
+        """Read a reference; raise :class:`~mlpack.oci.reference.InvalidReference`.
 
         >>> Reference.parse("localhost:5000/edge/fan:3").repository
         'edge/fan'
+        >>> str(Reference.parse("docker.io/alpine"))
+        'docker.io/library/alpine'
         """
-        name, at, digest_text = text.partition("@")
-        registry, slash, rest = name.partition("/")
-        repository, _, tag = rest.partition(":")
-        if not slash or not _REGISTRY.fullmatch(registry):
-            raise InvalidReference(f"{text!r} names no registry")
-        if not ("." in registry or ":" in registry or registry == "localhost"):
-            raise InvalidReference(f"{text!r} names no registry ({registry!r} is not a host)")
-        if not _REPOSITORY.fullmatch(repository):
-            raise InvalidReference(f"{text!r}: {repository!r} is not a repository name")
-        if (":" in rest and not _TAG.fullmatch(tag)) or (at and not digest_text):
-            raise InvalidReference(f"{text!r} has an invalid tag or digest")
+        registry, repository, tag, digest_text = split(text)
         try:
-            digest = Digest.parse(digest_text) if at else None
+            digest = Digest.parse(digest_text) if digest_text else None
         except InvalidDigest as error:
-            raise InvalidReference(f"{text!r}: {error}") from error
+            raise InvalidReference(f"{text!r}: {error}", hint=error.hint) from error
         return cls(registry, repository, tag, digest)
 
     @classmethod
@@ -407,6 +392,11 @@ class Reference:
     def name(self) -> str:
         """Registry and repository, without tag or digest."""
         return f"{self.registry}/{self.repository}"
+
+    @property
+    def host(self) -> str:
+        """The host, and port, that answers for the registry."""
+        return host_of(self.registry)
 
     def pinned(self, digest: Digest) -> Reference:
         """Return the repository at ``digest``, without a tag: edgeAgent refuses both at once."""

@@ -23,6 +23,7 @@ from mlpack.model.version import AT, BASE, LATEST, NONE, parse_name
 from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Descriptor, Digest, InvalidDigest, Platform, Reference
 from mlpack.oci.image import Image, Index
+from mlpack.oci.reference import foreign, on_hub
 from mlpack.project.aliases import resolved
 from mlpack.project.directory import ModelStore, ProjectDirectory, blob
 from mlpack.project.releases import named_releases
@@ -185,8 +186,8 @@ def is_archive(text: str) -> bool:
 
 def _on_disk(here: Path, text: str) -> tuple[Readable, Descriptor] | None:
     kind, _, rest = text.partition(":")
-    if kind not in PLACES:
-        return None
+    if kind not in PLACES or (rest.startswith("//") and not (here / rest).exists()):
+        return None  # oci://… is how Helm and others mark a registry
     if not rest or rest.startswith(":"):
         raise UsageError(f"{text!r} names no path", hint=f"write it as {kind}:PATH")
     found: tuple[Readable, Descriptor] = place_module(kind).read(rest, here)
@@ -209,7 +210,10 @@ def _in_project(project: ProjectDirectory | None, text: str) -> tuple[Readable, 
     if project is None:
         if "/" in before:
             return None
-        raise UsageError(f"{text!r} is a release, and this is not a project", hint="use -C DIR")
+        raise UsageError(
+            f"{text!r} is a release, and this is not a project",
+            hint=_elsewhere(text) or "use -C DIR",
+        )
     layout = project.layout
     if at:
         held = _by_digest(layout, before, digest)
@@ -238,7 +242,7 @@ def _by_name(layout: LayoutStore, text: str) -> Descriptor:
     name, version = parse_name(text)
     found = releases(layout, name)
     if not found:
-        _require_model(layout, name)
+        _require_model(layout, name, text)
     version = resolved(layout, name, version)
     if version == LATEST:
         if not found:
@@ -267,11 +271,21 @@ def _no_release(
     )
 
 
-def _require_model(layout: LayoutStore, name: str) -> None:
+def _require_model(layout: LayoutStore, name: str, text: str) -> None:
     models = ModelStore(layout).names()
-    if name not in models:
-        hint = "" if models else f"register it with: mlpack register PATH --name {name}"
-        raise NoSuchImage(f"there is no model {name!r} here{nearest(name, models)}", hint=hint)
+    if name in models:
+        return
+    near = nearest(name, models)
+    hint = "" if models else f"register it with: mlpack register PATH --name {name}"
+    if not near:
+        hint = "; ".join(each for each in (hint, _elsewhere(text)) if each)
+    raise NoSuchImage(f"there is no model {name!r} here{near}", hint=hint)
+
+
+def _elsewhere(text: str) -> str:
+    """Say what ``text`` means to other tools, and how it is written here; empty if nothing."""
+    hub = on_hub(text)
+    return foreign(text) or (f"Docker Hub's image is {hub}" if hub else "")
 
 
 def _by_digest(layout: LayoutStore, place: str, text: str) -> Descriptor | None:
@@ -291,7 +305,9 @@ def _by_digest(layout: LayoutStore, place: str, text: str) -> Descriptor | None:
             return each
     if "/" in place:
         return None
-    raise NoSuchImage(f"this project holds no image {place}@{digest}")
+    raise NoSuchImage(
+        f"this project holds no image {place}@{digest}", hint=_elsewhere(f"{place}@{digest}")
+    )
 
 
 def _images(layout: LayoutStore) -> Iterator[Descriptor]:

@@ -19,6 +19,7 @@ from urllib.parse import urlencode, urljoin, urlsplit
 from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Descriptor, Digest, InvalidContent, Reference, canonical, parse
 from mlpack.oci.image import Index
+from mlpack.oci.reference import host_of
 from mlpack.registry.auth import LoginState
 from mlpack.registry.counting_transport import Traffic
 from mlpack.registry.credentials import find_credentials
@@ -350,10 +351,6 @@ def _next_page(request: Request, response: Response) -> str:
     return url if url and origin(url) == origin(request.url) and url != request.url else ""
 
 
-_HUB = {"docker.io": "registry-1.docker.io"}
-"""Docker Hub's registry has another name than the one in references."""
-
-
 class Registries:
     """Opens repositories; closes every connection at the end."""
 
@@ -380,7 +377,7 @@ class Registries:
     def session(self, registry: str) -> RegistrySession:
         """Return the one session with ``registry``."""
         if registry not in self._sessions:
-            host = _HUB.get(registry, registry)
+            host = host_of(registry)
             login = LoginState(
                 origin(f"{self._scheme(host)}://{host}"),
                 cache(partial(find_credentials, self._configs, registry)),

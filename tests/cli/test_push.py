@@ -317,7 +317,7 @@ def test_a_pull_of_other_bytes_leaves_nothing_named(
         (("copy", "fan:1", "fan:3"), "cannot copy to"),
         (("copy", "fan:1", "oci:"), "oci:PATH:TAG"),
         (("diff", "HOST/edge/none:1", "fan:1"), "has no tag '1'"),
-        (("diff", "none", "registry.example.com/UPPER:1"), "not a repository name"),
+        (("diff", "none", "registry.example.com/UPPER:1"), "has upper-case letters"),
     ],
 )
 def test_what_cannot_be_done_is_said(

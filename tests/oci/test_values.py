@@ -16,13 +16,13 @@ from mlpack.oci.descriptor import (
     Digest,
     InvalidContent,
     InvalidDigest,
-    InvalidReference,
     Node,
     Platform,
     Reference,
     canonical,
     parse,
 )
+from mlpack.oci.reference import InvalidReference
 
 HEX = "0123456789abcdef" * 4
 
@@ -137,6 +137,8 @@ def test_which_image_fits_which_platform(image: str, wanted: str, fits: bool) ->
         (f"r.example.com/a@sha256:{HEX}", ("r.example.com", "a", "", Digest(HEX))),
         (f"r.example.com/a:t@sha256:{HEX}", ("r.example.com", "a", "t", Digest(HEX))),
         ("[::1]:5000/a__b/c-d:T.1", ("[::1]:5000", "a__b/c-d", "T.1", None)),
+        ("[2001:db8::1]/a", ("[2001:db8::1]", "a", "", None)),
+        ("registry:5000/a", ("registry:5000", "a", "", None)),
     ],
 )
 def test_references(text: str, parts: tuple[str, str, str, Digest | None]) -> None:
@@ -146,25 +148,81 @@ def test_references(text: str, parts: tuple[str, str, str, Digest | None]) -> No
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "whole"),
     [
-        "",
-        "fan",
-        "fan:1",
-        "library/fan",
-        "r.example.com/",
-        "r.example.com/A",
-        "r.example.com/a:",
-        "r.example.com/a@",
-        "r.example.com/a@sha256:12",
-        "r.example.com/../a",
-        "https://r.example.com/a",
-        "r.example.com/a b",
+        ("docker.io/alpine", "docker.io/library/alpine"),
+        ("docker.io/alpine:3.20", "docker.io/library/alpine:3.20"),
+        (f"docker.io/alpine@sha256:{HEX}", f"docker.io/library/alpine@sha256:{HEX}"),
+        ("index.docker.io/alpine", "docker.io/library/alpine"),
+        ("registry-1.docker.io/alpine", "docker.io/library/alpine"),
+        ("Docker.io/alpine", "docker.io/library/alpine"),
+        ("docker.io/bitnami/redis", "docker.io/bitnami/redis"),
+        ("docker.io/library/alpine", "docker.io/library/alpine"),
+        ("docker://docker.io/alpine", "docker.io/library/alpine"),
+        ("docker://r.example.com/alpine:3", "r.example.com/alpine:3"),
+        ("mirror.docker.io/alpine", "mirror.docker.io/alpine"),
     ],
 )
-def test_other_texts_are_no_reference(text: str) -> None:
-    with pytest.raises(InvalidReference):
+def test_docker_hub_and_its_registry_have_one_name(text: str, whole: str) -> None:
+    found = Reference.parse(text)
+    assert str(found) == whole
+    assert Reference.parse(whole) == found
+    hub = whole.startswith("docker.io/")
+    assert found.host == ("registry-1.docker.io" if hub else found.registry)
+
+
+HUBS = "docker.io/library/alpine"
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "hint"),
+    [
+        ("", "names no registry", "registry.example.com"),
+        ("fan", "names no registry", "docker.io/library/fan"),
+        ("fan:1", "names no registry", "docker.io/library/fan:1"),
+        ("alpine", "names no registry", HUBS),
+        ("docker://alpine:3", "names no registry", f"{HUBS}:3"),
+        (f"alpine@sha256:{HEX}", "names no registry", f"{HUBS}@sha256:{HEX}"),
+        ("bitnami/redis", "'bitnami' is not a host", "docker.io/bitnami/redis"),
+        ("../fan", "'..' is not a host", "registry.example.com"),
+        ("/fan", "names no registry", "registry.example.com"),
+        ("r.example.com/", "names no registry", "registry.example.com"),
+        ("r.example.com/A", "upper-case", "write r.example.com/a"),
+        ("r.example.com/Team/fan:V1", "upper-case", "write r.example.com/team/fan"),
+        ("r.example.com//a", "not a repository name", ""),
+        ("r.example.com/a/", "not a repository name", ""),
+        ("r.example.com/../a", "not a repository name", ""),
+        ("r.example.com/a b", "not a repository name", ""),
+        (f"r.example.com/{'a/' * 200}b", "more than 255", ""),
+        ("r.example.com/a:", "is not a tag", ""),
+        (f"r.example.com/a:{'x' * 129}", "is not a tag", ""),
+        ("r.example.com/a:1:2", "is not a tag", ""),
+        ("r.example.com/a@", "lacks a digest", ""),
+        ("r.example.com/a@sha256:12", "not a digest", ""),
+        ("r.example.com/a@sha512:ab12", "a digest of sha512, and mlpack takes sha256", "tag"),
+        ("r.example.com/a@sha256+b64u:q_A=", "a digest of sha256+b64u", "tag"),
+        ("r.example.com:/a", "'' is not a port", ""),
+        ("r.example.com:0/a", "'0' is not a port", ""),
+        ("r.example.com:65536/a", "'65536' is not a port", ""),
+        ("r.example.com:http/a", "'http' is not a port", ""),
+        ("[::1]:x/a", "'x' is not a port", ""),
+        ("[::1]5000/a", "not a port", ""),
+        ("[::g]:5000/a", "'[::g]' is not a host", ""),
+        ("[fe80::1%eth0]:5000/a", "is not a host", ""),
+        ("2001:db8::1/a", "is not a host", "in brackets"),
+        ("-r.example.com/a", "is not a host", ""),
+        ("https://r.example.com/a", "is not in a registry", "leave out https://"),
+        ("oci://r.example.com/a", "is not in a registry", "leave out oci://"),
+        ("dir:/tmp/image", "is not in a registry", "skopeo copy dir:/tmp/image oci:"),
+        ("containers-storage:localhost/a:1", "is not in a registry", "podman save"),
+    ],
+)
+def test_other_texts_are_no_reference(text: str, said: str, hint: str) -> None:
+    with pytest.raises(InvalidReference) as caught:
         Reference.parse(text)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert hint in caught.value.hint
 
 
 def test_pinning_drops_the_tag_that_edge_agent_refuses() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mlpack.errors import UsageError
+from mlpack.errors import MlpackError, UsageError
 from mlpack.model.version import ModelVersion
 from mlpack.oci.descriptor import Digest
 from mlpack.oci.image import ImageConfig, build_image
@@ -96,10 +96,38 @@ def test_a_layout_by_path(project: ProjectDirectory) -> None:
     ],
 )
 def test_references_to_nothing(project: ProjectDirectory, text: str, message: str) -> None:
-    from mlpack.errors import MlpackError
-
     with pytest.raises(MlpackError, match=message):
         find_image(project, text)
+
+
+@pytest.mark.parametrize("text", ["alpine", "alpine:3.20", f"alpine@sha256:{'0' * 64}"])
+@pytest.mark.parametrize("in_project", [True, False])
+def test_an_image_of_docker_hub_is_named_as_it_works(
+    project: ProjectDirectory, in_project: bool, text: str
+) -> None:
+    with pytest.raises(MlpackError) as caught:
+        find_image(project if in_project else None, text)
+    assert f"docker.io/library/{text}" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("dir:image", "skopeo copy dir:image oci:DIR:TAG"),
+        ("dir:some/image", "skopeo copy dir:some/image oci:DIR:TAG"),
+        ("containers-storage:alpine", "podman save"),
+        ("containers-storage:localhost/a:1", "podman save"),
+        ("oci://r.example.com/fan:1", "leave out oci://"),
+        ("https://r.example.com/fan:1", "leave out https://"),
+    ],
+)
+@pytest.mark.parametrize("in_project", [True, False])
+def test_prefixes_of_other_tools_are_told_what_to_do(
+    project: ProjectDirectory, in_project: bool, text: str, hint: str
+) -> None:
+    with pytest.raises(MlpackError) as caught:
+        find_image(project if in_project else None, text)
+    assert hint in caught.value.hint
 
 
 def test_what_is_in_a_registry_needs_no_project_to_be_told() -> None:

@@ -10,6 +10,7 @@ from mlpack.api.render import Rendered, rendered_objects
 from mlpack.api.requests import Render
 from mlpack.errors import MlpackError, UsageError
 from mlpack.iotedge.module import ALL, wants_gpu
+from mlpack.oci.reference import registry_of
 from mlpack.project.directory import ProjectDirectory
 from mlpack.render import aci
 from mlpack.render.kubernetes import left_out, require_open
@@ -33,7 +34,8 @@ def render(project: ProjectDirectory, request: Render, environment: Mapping[str,
     settings = recipe.module
     if wants_gpu(found.image):
         settings = replace(settings, gpu=ALL)
-    login = next((e for e in recipe.edge.registries.values() if e.address == image.registry), None)
+    logins = recipe.edge.registries.values()
+    login = next((each for each in logins if registry_of(each.address) == image.registry), None)
     if login and request.secret:
         login = _filled(login, environment)
     group = aci.ContainerGroup(

@@ -116,7 +116,7 @@ class Link:
         )
         if repository is None:
             return link
-        return replace(link, registry=repository.registry, repository=repository.repository)
+        return replace(link, registry=repository.host, repository=repository.repository)
 
     @property
     def host_letters(self) -> int:

@@ -20,11 +20,11 @@ from mlpack.oci.descriptor import (
     Digest,
     InvalidContent,
     InvalidDigest,
-    InvalidReference,
     Node,
     Reference,
     parse,
 )
+from mlpack.oci.reference import InvalidReference
 from mlpack.stores.layout import LayoutStore
 from mlpack.stores.records import ALIASES, MODEL, RECORDS, VERSION, release_tag
 from mlpack.stores.store import DOCUMENTS, manifests, parts, put_bytes, read, select_image, subject
