@@ -36,7 +36,7 @@ target = "tags.deviceGroup = 'vans'"
 link = "64 kbit/s"
 
 [deploy.groups.trucks]
-target = "tags.kind IN ['lorry', 'truck']"
+target = "tags.kind = 'lorry' OR tags.kind = 'truck'"
 engine = "podman"
 require = "fan:1"
 

@@ -29,7 +29,7 @@ from mlpack.azure.hub_client import Connection, HubError, Retry, service
 from mlpack.plan.fleet import Device
 from mlpack.project.device_groups import KnownImages
 from mlpack.rollout.decide import HubDeployment, Observation, bucket, member
-from mlpack.settings.condition import BUCKET_TAG, Condition
+from mlpack.settings.condition import BUCKET_TAG, MAX_QUERY_BYTES, Condition, where
 from mlpack.settings.targets import DeviceGroup
 
 if TYPE_CHECKING:
@@ -148,9 +148,7 @@ class IotHub:
             self._update(part, twins)
 
     def _tags(self, ids: Iterable[str]) -> dict[str, Mapping[str, object]]:
-        # In double quotes, which no id may contain; single quotes may be part of one.
-        listed = ", ".join(f'"{id}"' for id in ids)
-        found = self.query(f"SELECT deviceId, etag, tags FROM devices WHERE deviceId IN [{listed}]")  # noqa: S608 - the hub's language
+        found = (each for query in _named(ids) for each in self.query(query))
         return {str(each["deviceId"]): each for each in found}
 
     def _update(
@@ -205,6 +203,21 @@ class IotHub:
         if self._opened is None:
             self._opened = service(self._connection)
         return self._opened
+
+
+def _named(ids: Iterable[str]) -> Iterator[str]:
+    """Yield queries for the tags of devices, none longer than the hub takes."""
+    select = "SELECT deviceId, etag, tags FROM devices WHERE deviceId IN [{}]"
+    listed = ""
+    for id in ids:
+        # In double quotes, which no id may contain; single quotes may be part of one.
+        longer = f'{listed}, "{id}"' if listed else f'"{id}"'
+        if listed and len(select) + len(longer) > MAX_QUERY_BYTES:
+            yield select.format(listed)
+            longer = f'"{id}"'
+        listed = longer
+    if listed:
+        yield select.format(listed)
 
 
 def merged(tags: object, patch: Mapping[str, object]) -> dict[str, object]:
@@ -427,7 +440,7 @@ def observe(hub: IotHub, condition: Condition, id: str, module: str) -> Observat
 
 def count(hub: IotHub, condition: str) -> int:
     """Count the devices that match a target condition."""
-    return _number(hub, f"SELECT {_COUNT} FROM devices WHERE {condition}")  # noqa: S608 - the hub's language; the condition was parsed before
+    return _number(hub, f"SELECT {_COUNT} FROM devices {where(condition)}")  # noqa: S608 - the hub's language; the condition was parsed before
 
 
 def _number(hub: IotHub, query: str) -> int:
@@ -436,8 +449,8 @@ def _number(hub: IotHub, query: str) -> int:
 
 
 def _untagged(hub: IotHub, condition: Condition) -> tuple[str, ...]:
-    lacking = condition.also(f"NOT is_defined({BUCKET_TAG})")
-    found = hub.query(f"SELECT deviceId FROM devices WHERE {lacking}")  # noqa: S608 - as above
+    clause = f"{where(condition.operand)} AND NOT is_defined({BUCKET_TAG})"
+    found = hub.query(f"SELECT deviceId FROM devices {clause}")  # noqa: S608 - as above
     return tuple(str(each["deviceId"]) for each in found)
 
 
@@ -450,7 +463,7 @@ def read_devices(
 ) -> tuple[Device, ...]:
     """Read every device of a group, and what its edgeAgent reports about ``module``."""
     twins = {}
-    for twin in hub.query(f"SELECT * FROM devices WHERE {group.condition.text}"):  # noqa: S608
+    for twin in hub.query(f"SELECT * FROM devices {where(group.condition.text)}"):  # noqa: S608
         twins[str(twin["deviceId"])] = twin
         advance(1)
     reports = {}

@@ -1,9 +1,11 @@
 """Target conditions: the devices of a group in IoT Hub's language.
 
 ``tags.deviceGroup = 'vans' AND NOT properties.reported.engine = 'podman'``: tags, reported
-properties and ``deviceId``; comparisons, ``IN [...]``, ``is_defined(...)``; ``AND``, ``OR``,
-``NOT`` and parentheses. The hub takes any text and targets no device if it does not
-understand it, so conditions are read here first, and a mistake has its column.
+properties and ``deviceId``; comparisons, ``is_defined(...)``; ``AND``, ``OR``, ``NOT`` and
+parentheses; ``*`` for every device. Conditions are read here before anything is written, and a
+mistake has its column: the hub answers some with 400 InvalidConfigurationTargetCondition, and
+takes others and targets no device. The language of its queries is a larger one: it has ``IN`` and
+``NIN``, which a target condition may not have (Azure/azure-iot-cli-extension#347, #490).
 
 Sources: Microsoft Learn, "Understand IoT Edge automatic deployments" (target condition) and
 "IoT Hub query language".
@@ -13,7 +15,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +25,15 @@ from mlpack.settings.reader import BUCKETS
 
 BUCKET_TAG = "tags.mlpack.bucket"
 """The twin tag with the number that decides in which stage of a rollout a device comes."""
+
+ALL = "*"
+"""The target condition of every IoT Edge device."""
+
+MAX_QUERY_BYTES = 8192
+"""The hub refuses a longer query (Azure/azure-iot-sdk-csharp#1680)."""
+
+MAX_BYTES = MAX_QUERY_BYTES - 192
+"""Of a target condition, which mlpack asks about in queries too."""
 
 MAX_DEPTH = 50
 MAX_DIGITS = 100
@@ -40,7 +51,7 @@ _LEXICON = re.compile(
     | (?P<path>   {_SEGMENT}(?:\.{_SEGMENT})* )
     | (?P<number> -?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)? )
     | (?P<text>   '(?:[^']|'')*' )
-    | (?P<sign>   <>|!=|<=|>=|==|[=<>()\[\],] )
+    | (?P<sign>   <>|!=|<=|>=|==|[=<>()\[\],*] )
     """,
     re.VERBOSE,
 )
@@ -48,18 +59,25 @@ _PART = re.compile(r"\[\[([^\[\]]+)\]\]|([^.\[\]]+)")
 _ALLOWED = re.compile(r"[A-Za-z0-9\-:.+%_#*?!(),=@;$']*")
 """What a text of a target condition may hold; a quote is written twice."""
 
+_DEVICE = re.compile(r"[A-Za-z0-9\-:.+%_#*?!(),=@;$']{1,128}")
+_NO_KEY = re.compile(r"[/;]")
+_SHOWN = 3
+"""Values of a list that a hint repeats."""
+
 _QUOTES = '"`\u2018\u2019\u201c\u201d'
 _COMPARE: Mapping[str, Callable[[Any, Any], object]] = {
     "=": operator.eq, "!=": operator.ne, "<>": operator.ne,
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 }  # fmt: skip
 _KEYWORDS = frozenset({"AND", "OR", "NOT", "IN", "NIN", "IS_DEFINED", "TRUE", "FALSE"})
+_CLAUSES = frozenset({"SELECT", "FROM", "WHERE"})
+_NOTHING = frozenset({"NULL", "UNDEFINED"})
 
 
 class InvalidCondition(MlpackError, ValueError):
     """A target condition the hub would not understand; the message names the column."""
 
-    hint = "for example: tags.deviceGroup = 'vans' AND tags.region IN ['north', 'west']"
+    hint = "for example: tags.deviceGroup = 'vans' AND NOT tags.region = 'north'"
 
 
 @dataclass(frozen=True)
@@ -78,14 +96,33 @@ class Condition:
         """
         if not text.strip():
             raise InvalidCondition("the target condition is empty")
+        if text.strip() == ALL:
+            return cls(ALL, lambda _: True)
+        _require_length(text.strip())
         try:
             tokens = Tokens(text, _LEXICON, _unreadable)
             test = expression(tokens, _LANGUAGE)
             if tokens.next.kind != "end":
                 raise tokens.expected("AND, OR or the end")
         except GrammarError as error:
-            raise InvalidCondition(f"target condition, {error}") from error
+            hint = error.hint or InvalidCondition.hint
+            raise InvalidCondition(f"target condition, {error}", hint=hint) from error
         return cls(text.strip(), test)
+
+    @classmethod
+    def of_devices(cls, ids: Iterable[str]) -> Condition:
+        """Return the condition of the devices with these ids; raise :class:`InvalidCondition`.
+
+        >>> Condition.of_devices(["van-1", "O'Neil"]).text
+        "deviceId = 'van-1' OR deviceId = 'O''Neil'"
+        """
+        named = tuple(dict.fromkeys(ids))
+        for each in named:
+            if not _DEVICE.fullmatch(each):
+                hint = "letters, digits and -:.+%_#*?!(),=@;$', at most 128"
+                raise InvalidCondition(f"{each[:140]!r} is not the id of a device", hint=hint)
+        quoted = (each.replace("'", "''") for each in named)
+        return cls.parse(" OR ".join(f"deviceId = '{each}'" for each in quoted))
 
     def holds(self, twin: Twin) -> bool:
         """Whether the device of this twin (``deviceId``, ``tags``, ``properties``) is targeted.
@@ -104,13 +141,29 @@ class Condition:
 
     def also(self, more: str) -> str:
         """Return the text of this condition and ``more``, with parentheses only if needed."""
-        return f"{self.operand} AND {more}"
+        return more if self.text == ALL else f"{self.operand} AND {more}"
 
     @property
     def operand(self) -> str:
         """The text as one side of an ``AND``."""
         either = isinstance(self.test, _Junction) and self.test.word == "OR"
         return f"({self.text})" if either else self.text
+
+
+def where(condition: str) -> str:
+    """Return the clause that a query over ``devices`` needs to find those of a target condition.
+
+    A deployment with the condition ``*`` is for IoT Edge devices only, a query for all.
+    """
+    return f"WHERE {'capabilities.iotEdge = true' if condition.strip() == ALL else condition}"
+
+
+def _require_length(text: str) -> None:
+    if (length := len(text.encode(errors="replace"))) > MAX_BYTES:
+        raise InvalidCondition(
+            f"the target condition has {length:,} bytes, of {MAX_BYTES:,} at most",
+            hint="give the devices a tag, and target that: tags.deviceGroup = 'vans'",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,14 +199,46 @@ def _operand(tokens: Tokens) -> Test:
         path = _path(tokens)
         tokens.need(")")
         return lambda twin: _at(path, twin) is not None
+    start = tokens.next
+    if start.text.upper() in _CLAUSES:
+        hint = "write only what follows WHERE in a query over devices: tags.deviceGroup = 'vans'"
+        raise GrammarError(start.column, f"{start} belongs to a query", hint)
+    if tokens.after.text == "(" and start.text.upper() not in _KEYWORDS:
+        known = "a target condition has is_defined(…) only"
+        raise GrammarError(start.column, f"{start} is not a function here: {known}")
     path = _path(tokens)
-    for word in ("IN", "NIN"):
-        if tokens.accept(word):
-            return _one_of(path, _values(tokens), negated=word == "NIN")
+    listed = tokens.after if tokens.next.text.upper() == "NOT" else tokens.next
+    if listed.text.upper() in ("IN", "NIN"):
+        raise _no_list(start.text, tokens)
     if tokens.next.text not in _COMPARE:
         hint = " (write = once)" if tokens.next.text == "==" else ""
         raise tokens.expected("a comparison after a property", hint)
-    return _compared(path, tokens.take().text, _value(tokens))
+    sign, compared = tokens.take().text, tokens.next
+    if compared.text.upper() in _NOTHING:
+        hint = f"write NOT is_defined({start.text}), or is_defined({start.text})"
+        raise GrammarError(compared.column, f"nothing compares with {compared.text}", hint)
+    return _compared(path, sign, _value(tokens))
+
+
+def _no_list(path: str, tokens: Tokens) -> GrammarError:
+    """Return the refusal of ``path IN [...]``, with the comparisons that mean the same."""
+    first = tokens.next
+    negated = tokens.accept("NOT") or first.text.upper() == "NIN"
+    word = tokens.take().text.upper()
+    values: list[str] = []
+    while tokens.next.kind != "end" and tokens.next.text not in ("]", ")"):
+        if tokens.next.kind != "sign":
+            values.append(tokens.next.text)
+        tokens.take()
+    sign, junction = ("!=", " AND ") if negated else ("=", " OR ")
+    shown = [f"{path} {sign} {each}" for each in values[:_SHOWN] or ("'a'", "'b'")]
+    more = ["…"] if len(values) > _SHOWN else []
+    said = junction.join([*shown, *more])
+    return GrammarError(
+        first.column,
+        f"a target condition of IoT Hub has no {word}, a query only",
+        f"write {f'({said})' if len(shown) > 1 else said}",
+    )
 
 
 def _compared(path: tuple[str, ...], sign: str, value: Value) -> Test:
@@ -164,16 +249,6 @@ def _compared(path: tuple[str, ...], sign: str, value: Value) -> Test:
         if not _same_kind(found, value):
             return {"=": False, "!=": True, "<>": True}.get(sign)
         return bool(_COMPARE[sign](found, value))
-
-    return test
-
-
-def _one_of(path: tuple[str, ...], values: tuple[Value, ...], *, negated: bool) -> Test:
-    def test(twin: Twin) -> bool | None:
-        found = _at(path, twin)
-        if found is None:
-            return None
-        return any(_same_kind(found, each) and found == each for each in values) != negated
 
     return test
 
@@ -207,19 +282,13 @@ def _path(tokens: Tokens) -> tuple[str, ...]:
     if not known:
         names = "tags.NAME, properties.reported.NAME or deviceId"
         raise GrammarError(token.column, f"{token.text} is not {names}")
+    if found := _NO_KEY.search(token.text):
+        column = token.column + found.start()
+        raise GrammarError(column, f"{found[0]} may not be in a property's name here")
     if parts[:2] == ("tags", "mlpack"):
         raise GrammarError(token.column, f"{token.text} is reserved for mlpack's stages")
     tokens.take()
     return parts
-
-
-def _values(tokens: Tokens) -> tuple[Value, ...]:
-    tokens.need("[")
-    found = [_value(tokens)]
-    while tokens.accept(","):
-        found.append(_value(tokens))
-    tokens.need("]")
-    return tuple(found)
 
 
 def _value(tokens: Tokens) -> Value:

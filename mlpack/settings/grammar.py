@@ -23,10 +23,14 @@ _OPEN, _CALL, _INFIX, _PREFIX = 0, -1, 1, 100
 
 
 class GrammarError(ValueError):
-    """A text outside the grammar; the message is the column, counted from 1, and the problem."""
+    """A text outside the grammar; the message is the column, counted from 1, and the problem.
 
-    def __init__(self, column: int, problem: str) -> None:
+    ``hint``: what to write instead; empty if the language's own example says it.
+    """
+
+    def __init__(self, column: int, problem: str, hint: str = "") -> None:
         super().__init__(f"column {column}: {problem}")
+        self.hint = hint
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,8 @@ MAX_DEPLOYMENTS = 100
 
 def _condition(node: Node) -> Condition:
     try:
+        if isinstance(node.value, list):
+            return Condition.of_devices(node.texts())
         return Condition.parse(node.text())
     except InvalidCondition as error:
         raise InvalidContent(node.where, str(error), hint=error.hint) from error
@@ -67,10 +69,10 @@ class DeviceGroup:
     condition: Condition = setting(
         _condition,
         "which devices, in the hub's language: `tags.NAME`, `properties.reported.NAME` and "
-        "`deviceId`; `=` `!=` `<>` `<` `>` `<=` `>=`, `IN [...]`, `NIN [...]`, "
-        "`is_defined(...)`; `AND` `OR` `NOT` `( )`; texts in single quotes, a quote in one "
-        "written twice; numbers, `true`, `false`. A name with other signs is written "
-        "`tags.[[my-tag]]`",
+        "`deviceId`; `=` `!=` `<>` `<` `>` `<=` `>=`, `is_defined(...)`; `AND` `OR` `NOT` `( )`; "
+        "texts in single quotes, a quote in one written twice; numbers, `true`, `false`. A name "
+        "with other signs is written `tags.[[my-tag]]`; `*` is every IoT Edge device. Or a list "
+        'of device ids: `["van-1", "van-2"]`',
         key="target",
     )
     priority: int = setting(

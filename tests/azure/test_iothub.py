@@ -25,6 +25,8 @@ from mlpack.azure.hub_client import (
 from mlpack.azure.management import NoAzure
 from mlpack.rollout.decide import HubDeployment
 from mlpack.rollout.hub import IotHub as Hub
+from mlpack.rollout.hub import count, observe
+from mlpack.settings.condition import Condition
 from tests.doubles.authority import Answer, Request, as_json
 from tests.doubles.iothub import IotHub
 from tests.doubles.iothub_rest import Throttle
@@ -150,6 +152,8 @@ def test_a_configuration_that_was_not_read_is_not_changed(hub: Hub, double: IotH
         (release(priority=-1), "ArgumentInvalid"),
         (release(condition="tags.a = "), "InvalidConfigurationTargetCondition"),
         (release(condition="properties.desired.a = 1"), "InvalidConfigurationTargetCondition"),
+        (release(condition="deviceId IN ['a']"), "InvalidConfigurationTargetCondition"),
+        (release(priority=2**31), "ArgumentInvalid"),
         (release(metrics={"x": "SELECT FROM devices"}), "InvalidConfigurationCustomMetricsQuery"),
         (release(content={"fan": {"properties.desired": {}}}), "InvalidConfigurationContent"),
         (release(content={"$edgeAgent": {"desired": {}}}), "InvalidConfigurationContent"),
@@ -161,6 +165,11 @@ def test_what_the_service_refuses_is_one_line(hub: Hub, wrong: HubDeployment, co
         hub.create(wrong)
     assert "\n" not in str(caught.value)
     assert "Tracking" not in str(caught.value)
+
+
+def test_a_module_without_desired_properties_is_taken(hub: Hub) -> None:
+    content = {**layer(), "fan": {}}
+    assert hub.create(release(content=content)).content == content
 
 
 def test_content_never_changes(hub: Hub) -> None:
@@ -234,6 +243,26 @@ def test_tags_are_merged_whatever_the_hub_does_with_them(hub: Hub, double: IotHu
     bulk = [each.json() for each in sent if each.path == "/devices"]
     assert [len(each) for each in bulk] == [100, 100, 51] * 2  # type: ignore[arg-type]
     assert double.rest.refused == []
+
+
+def test_devices_of_long_names_are_tagged_in_queries_the_hub_takes(
+    hub: Hub, double: IotHub
+) -> None:
+    ids = [f"van-{n:02}-{'x' * 121}" for n in range(70)]
+    for id in ids:
+        double.add_device(id)
+    hub.tag({id: {"a": 1} for id in ids})
+    assert all(each.twin["tags"] == {"a": 1} for each in double.devices.values())
+    assert len(double.rest.said("POST", "/devices/query")) == 2
+
+
+def test_every_device_is_every_iot_edge_device(hub: Hub, double: IotHub) -> None:
+    double.add_devices(3, lambda n: {"deviceGroup": "vans"})
+    double.devices["van-00001"].twin["capabilities"] = {"iotEdge": False}
+    every = Condition.parse("*")
+    assert count(hub, every.text) == 2
+    seen = observe(hub, every, "mlpack-all-fan-1", "fan")
+    assert seen.untagged == ("van-00000", "van-00002")
 
 
 def test_a_twin_that_changes_while_it_is_tagged_loses_nothing(hub: Hub, double: IotHub) -> None:

@@ -18,7 +18,7 @@ link = "64 kbit/s"
 tariff = "origin-bundle"
 
 [deploy.groups.drones]
-target = "tags.kind IN ['quad', 'hexa']"
+target = "tags.kind = 'quad' OR tags.kind = 'hexa'"
 engine = "podman"
 require = "fan:1"
 """

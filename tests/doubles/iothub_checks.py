@@ -68,7 +68,7 @@ def check_configuration(document: Mapping[str, object]) -> None:
     labels, priority = document.get("labels") or {}, document.get("priority", 0)
     if not isinstance(labels, dict) or not all(isinstance(v, str) for v in labels.values()):
         raise Refused("ArgumentInvalid", "labels are not texts")
-    if type(priority) is not int or priority < 0:
+    if type(priority) is not int or not 0 <= priority < 2**31:
         raise Refused("ArgumentInvalid", f"priority {priority!r}")
     condition = str(document.get("targetCondition") or "")
     if condition and (said := problem(parse_condition, condition)):
@@ -96,6 +96,8 @@ def _check_modules(content: object) -> None:
         raise Refused("InvalidConfigurationContent", "neither modulesContent nor deviceContent")
     modules = content.get("modulesContent") or {}
     for module, parts in modules.items():
+        if parts == {} and not module.startswith("$"):
+            continue  # as the portal writes a module without desired properties
         whole = isinstance(parts, dict) and "properties.desired" in parts
         paths = isinstance(parts, dict) and all(
             key.startswith("properties.desired.") for key in parts

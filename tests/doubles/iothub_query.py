@@ -1,5 +1,8 @@
 """IoT Hub's query language, read and evaluated apart from mlpack's own reading of it.
 
+Target conditions are read here too, and are less: no lists, no double quotes, and paths only of
+tags, reported properties and ``deviceId``.
+
 ``SELECT what FROM devices[.modules] [WHERE expression]`` with ``COUNT()`` and columns; in
 expressions comparisons of properties with constants and with each other, ``IN``,
 ``IS_DEFINED``, ``AND``, ``OR``, ``NOT``. What a twin lacks is *undefined*: so is every
@@ -14,6 +17,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+MAX_QUERY = 8192
+"""Bytes; Azure/azure-iot-sdk-csharp#1680."""
 
 Document = Mapping[str, object]
 Test = Callable[[Document], bool | None]
@@ -95,6 +101,8 @@ def get(document: object, path: tuple[str, ...]) -> object:
 
 def parse_query(text: str) -> Query:
     """Read a whole query; raise :class:`BadQuery`."""
+    if len(text.encode()) > MAX_QUERY:
+        raise BadQuery(f"more than {MAX_QUERY} bytes")
     reader = _Reader(text)
     reader.need("SELECT")
     columns, count = _selected(reader)
@@ -111,14 +119,20 @@ def parse_condition(text: str) -> Test:
     """Read a target condition, which may name tags, reported properties and ``deviceId``."""
     if text.strip() == "*":
         return _always
+    if len(text.encode()) > MAX_QUERY:
+        raise BadQuery(f"more than {MAX_QUERY} bytes")
     reader = _Reader(text)
     found = _either(reader)
     reader.end()
     if '"' in reader.quotes:
         raise BadQuery("a text of a target condition stands in single quotes")
+    if reader.lists:
+        raise BadQuery("BadRequest")  # all the hub says
     for path in reader.paths:
         if path != ("deviceId",) and path[0] != "tags" and path[:2] != ("properties", "reported"):
             raise BadQuery(f"{'.'.join(path)} cannot stand in a target condition")
+        if any(sign in name for name in path for sign in "/;"):
+            raise BadQuery(f"{'.'.join(path)} has a sign no key may have here")
     return found
 
 
@@ -232,13 +246,14 @@ def _flipped(found: bool | None) -> bool | None:
 
 
 class _Reader:
-    """Words of a text, one after the other; ``paths`` and ``quotes`` are those read so far."""
+    """Words of a text, one after the other; ``paths``, ``quotes``, ``lists``: what was read."""
 
     def __init__(self, text: str) -> None:
         self._words: list[tuple[str, str]] = []
         self._at = 0
         self.paths: list[tuple[str, ...]] = []
         self.quotes: set[str] = set()
+        self.lists = 0
         place, text = 0, text.rstrip()
         while place < len(text):
             found = _WORD.match(text, place)
@@ -325,6 +340,7 @@ class _Reader:
     def values(self) -> frozenset[tuple[type, object]]:
         """Take a list in brackets: values with their types, as ``1`` is not ``true``."""
         self.need_sign("[")
+        self.lists += 1
         found = [self.constant()]
         while self.sign(","):
             found.append(self.constant())

@@ -258,11 +258,6 @@ TWIN = {
         ("tags.none = 1 OR tags.a.b = 2", None),
         ("is_defined(tags.a)", True),
         ("NOT IS_DEFINED(tags.none)", True),
-        ("tags.a.b IN [1, 2]", True),
-        ("tags.a.b IN ['1']", False),
-        ("tags.t IN [1]", False),
-        ("tags.a.b NIN [1, 2]", False),
-        ("tags.none IN [1]", None),
         ("deviceId = 'van-1'", True),
         ("tags.a.b = 2 AND tags.a.b = 3 OR tags.a.b = 1", True),
         ("tags.a.b = 2 AND (tags.a.b = 3 OR tags.a.b = 1)", False),
@@ -273,6 +268,25 @@ def test_what_a_condition_means(text: str, holds: bool | None) -> None:
     assert parse_condition(text)(TWIN) is holds
     found = parse_query(f"SELECT * FROM devices WHERE {text}").run([TWIN])
     assert found == ([TWIN] if holds else [])
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ("tags.a.b IN [1, 2]", True),
+        ("tags.a.b IN ['1']", False),
+        ("tags.t IN [1]", False),
+        ("tags.a.b NIN [1, 2]", False),
+        ("tags.none IN [1]", False),
+    ],
+)
+def test_a_query_has_lists_and_a_target_condition_has_none(text: str, holds: bool) -> None:
+    found = parse_query(f"SELECT * FROM devices WHERE {text}").run([TWIN])
+    assert found == ([TWIN] if holds else [])
+    with pytest.raises(BadQuery):
+        parse_condition(text)
+    with pytest.raises(BadQuery):
+        parse_condition(f"deviceId = 'x' OR NOT ({text})")
 
 
 @pytest.mark.parametrize(
@@ -310,6 +324,12 @@ def test_what_a_query_finds(text: str, found: object) -> None:
         "tags.a = 1)",
         "tags.a-b = 1",
         "tags.a IN []",
+        "tags.a IN [1]",
+        "tags.[[a/b]] = 1",
+        "tags.a = null",
+        "STARTSWITH(deviceId, 'x')",
+        "FROM devices.modules WHERE tags.a = 1",
+        f"tags.a = '{'x' * 8192}'",
         "configurations.[[x]].status = 'Applied'",
         "properties.desired.a = 1",
     ],

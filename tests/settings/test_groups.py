@@ -79,6 +79,27 @@ def test_a_wrong_target_has_its_column() -> None:
     assert "for example" in caught.value.hint
 
 
+def test_a_group_may_name_its_devices() -> None:
+    found = ProjectSettings.parse(f'{HEAD}[deploy.groups.vans]\ntarget = ["van-1", "van-2"]\n')
+    assert found.deploy.groups["vans"].condition.text == "deviceId = 'van-1' OR deviceId = 'van-2'"
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ('["van 1"]', "target: 'van 1' is not the id of a device"),
+        ("[]", "target: the target condition is empty"),
+        ("[1]", "target[0]: is not a string"),
+        ("7", "target: is not a string"),
+        ("\"deviceId IN ['a']\"", "target: target condition, column 10: a target condition of"),
+    ],
+)
+def test_what_names_no_devices(target: str, said: str) -> None:
+    with pytest.raises(InvalidSettings) as caught:
+        ProjectSettings.parse(f"{HEAD}[deploy.groups.vans]\ntarget = {target}\n")
+    assert said in str(caught.value)
+
+
 def test_a_connection_string_is_no_host_name() -> None:
     with pytest.raises(InvalidSettings, match="is not a host name") as caught:
         ProjectSettings.parse(f'{HEAD}[deploy]\nhub = "HostName=a;SharedAccessKey=x"\n')
