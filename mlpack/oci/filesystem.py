@@ -1,4 +1,6 @@
-"""The file system of an image as a value, and how a layer changes it.
+"""The file system of an image as a value, and how a layer changes it: by the specification.
+
+What engines unpack the same layer to on overlayfs is in :mod:`mlpack.oci.unpacking`.
 
 A tree maps paths to nodes. Times are not part of it: a rebuilt layer differs in them alone, and
 no program should depend on them. For the same reason the source's time inside a ``.pyc`` counts

@@ -15,7 +15,7 @@ import tarfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
@@ -34,6 +34,15 @@ from mlpack.oci.filesystem import (
 )
 from mlpack.oci.image import Layer
 from mlpack.oci.layer import OPAQUE
+from mlpack.oci.unpacking import (
+    MAGIC_BYTES,
+    Compression,
+    LayerFacts,
+    Unpacking,
+    alterations,
+    compression_of,
+    unpacked,
+)
 from mlpack.stores.store import CHUNK, Corrupt, Readable, VerifyingReader
 
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
@@ -241,8 +250,15 @@ _PYC_HEAD = 16
 class LayeredTree:
     """Some layers of one image, bottom first, each with its store, and their tree."""
 
-    layers: tuple[tuple[Readable, Layer], ...]
-    tree: Tree
+    layers: tuple[tuple[Readable, Layer], ...] = ()
+    tree: Tree = field(default_factory=dict)
+    """By the specification."""
+
+    shown: Tree = field(default_factory=dict)
+    """As the engine that was asked about shows it: the same object where it is the same tree."""
+
+    facts: tuple[LayerFacts, ...] = ()
+    """One per layer, for that engine."""
 
 
 def read_tree(
@@ -250,19 +266,52 @@ def read_tree(
     layers: Sequence[Layer],
     below: LayeredTree | None = None,
     limits: LayerLimits = LIMITS,
+    unpacking: Unpacking | None = None,
 ) -> LayeredTree:
     """Read ``layers``, bottom first, on top of ``below``.
 
-    Times are left out, and a ``.pyc`` that records its source's time has time zero. Raises
+    With the ``unpacking`` of an engine, what it unpacks each layer to is worked out as well. Times
+    are left out, and a ``.pyc`` that records its source's time has time zero. Raises
     :class:`~mlpack.oci.filesystem.BrokenLayer`, :class:`~mlpack.stores.store.Corrupt`,
     :class:`~mlpack.stores.trees.LayerTooLarge`.
     """
-    found = below or LayeredTree((), {})
+    found = below or LayeredTree()
     for layer in layers:
         with open_tar(store, layer, limits) as archive:
-            tree = apply(found.tree, _changes(archive, len(found.layers), limits))
-        found = LayeredTree((*found.layers, (store, layer)), tree)
+            changes = tuple(_changes(archive, len(found.layers), limits))
+        shown: Tree
+        shown = tree = apply(found.tree, changes)
+        facts = LayerFacts(compression=_compression(store, layer))
+        if unpacking is not None:
+            shown, facts = _unpacked(found, tree, changes, facts, unpacking)
+        found = LayeredTree((*found.layers, (store, layer)), tree, shown, (*found.facts, facts))
     return found
+
+
+def _compression(store: Readable, layer: Layer) -> Compression:
+    with store.open(layer.descriptor) as blob:
+        return compression_of(blob.read(MAGIC_BYTES))
+
+
+def _unpacked(
+    below: LayeredTree,
+    tree: Tree,
+    changes: Sequence[LayerChange],
+    facts: LayerFacts,
+    unpacking: Unpacking,
+) -> tuple[Tree, LayerFacts]:
+    """Return the tree that an engine shows, and the facts of the layer."""
+    wanted = tree
+    try:
+        if below.shown is not below.tree:
+            # What a layer below has altered counts as that layer's.
+            wanted = apply(below.shown, changes)
+        shown = unpacked(below.shown, changes, unpacking)
+    except BrokenLayer as error:
+        return wanted, replace(facts, broken=str(error))
+    if shown == wanted:
+        return wanted, facts
+    return shown, replace(facts, altered=alterations(below.shown, wanted, shown))
 
 
 def copy_contents(layered: LayeredTree, paths: Iterable[str], folder: Path) -> None:

@@ -15,7 +15,7 @@ Each module of this package defines ``ENGINE``, an :class:`EngineRule` of the mo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Literal
@@ -25,6 +25,8 @@ from mlpack.humanize import nearest
 from mlpack.kinds import ENGINE_ALIASES, ENGINES
 from mlpack.oci.descriptor import Descriptor, Digest, Reference
 from mlpack.oci.image import Image, Index, Layer
+from mlpack.oci.unpacking import LayerFacts
+from mlpack.plan.refusals import ImageSupport, Refusal, image_refusals, index_refusals
 from mlpack.settings.project_settings import DeviceSettings
 
 Part = Literal["manifest", "config", "layers", "headers"]
@@ -421,6 +423,19 @@ class EngineRule:
     """The requests of a pull without a token, in the engine's order."""
 
     load: LoadRule
+    support: ImageSupport = field(default_factory=ImageSupport)
+    """What it pulls and unpacks at all."""
+
+    def refusals(
+        self, image: Image, index: Index | None = None, facts: Sequence[LayerFacts] = ()
+    ) -> tuple[Refusal, ...]:
+        """Return why it does not take ``image``, pulled by ``index`` if any; empty if it does.
+
+        ``facts`` are those of the image's layers, bottom first, for its way of unpacking.
+        """
+        found = tuple(image_refusals(self.measured, self.support, image, facts))
+        named = index_refusals(self.measured, self.support, index, image) if index else ()
+        return (*named, *found)
 
 
 def engine(name: str) -> EngineRule:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mlpack.oci import descriptor as media
 from mlpack.oci.image import Image
+from mlpack.oci.unpacking import Unpacking
 from mlpack.plan.engines import (
     DeviceState,
     EngineRule,
@@ -19,6 +21,7 @@ from mlpack.plan.engines import (
     new_content,
     once,
 )
+from mlpack.plan.refusals import DOCKER_LAYERS, OCI_LAYERS, ImageSupport
 
 
 def layer_steps(image: Image, state: DeviceState) -> tuple[LayerStep, ...]:
@@ -59,5 +62,14 @@ ENGINE = EngineRule(
     requests=requests,
     load=LoadRule(
         command="ctr images import {file}", refusal="failed to get reader from content store"
+    ),
+    support=ImageSupport(
+        layers=dict.fromkeys(media.MANIFESTS, OCI_LAYERS | DOCKER_LAYERS),
+        compressions=frozenset({"none", "gzip", "zstd", "zstd-skippable"}),
+        plain_types=False,
+        fetches_urls=True,
+        unpacking=Unpacking(
+            copies_parents=True, makes_behind_symlinks=True, repeats=True, keeps_marks=False
+        ),
     ),
 )

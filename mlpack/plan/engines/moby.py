@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mlpack.oci import descriptor as media
 from mlpack.oci.image import Image, Layer
 from mlpack.plan.engines import (
     DeviceState,
@@ -19,6 +20,7 @@ from mlpack.plan.engines import (
     new_content,
     once,
 )
+from mlpack.plan.refusals import LAYER_PREFIXES, OCTETS, ImageSupport
 
 
 def layer_steps(image: Image, state: DeviceState) -> tuple[LayerStep, ...]:
@@ -78,5 +80,13 @@ ENGINE = EngineRule(
         refusal=".tar: no such file or directory",
         unpacks=True,
         gzip="always",
+    ),
+    support=ImageSupport(
+        most_layers=125,
+        configs=dict.fromkeys(media.MANIFESTS, media.CONFIGS | {OCTETS}),
+        layer_prefixes=(*LAYER_PREFIXES, OCTETS),
+        compressions=frozenset({"none", "gzip", "bzip2", "xz"}),
+        nested=False,
+        needs_platform=media.INDEXES,
     ),
 )

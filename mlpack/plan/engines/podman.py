@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mlpack.oci import descriptor as media
 from mlpack.oci.image import Image, Layer
+from mlpack.oci.unpacking import Unpacking
 from mlpack.plan.engines import (
     DeviceState,
     EngineRule,
@@ -18,6 +20,7 @@ from mlpack.plan.engines import (
     fetched_layers,
     new_content,
 )
+from mlpack.plan.refusals import DOCKER_LAYERS, ImageSupport
 
 
 def layer_steps(image: Image, state: DeviceState) -> tuple[LayerStep, ...]:
@@ -72,5 +75,13 @@ ENGINE = EngineRule(
         refusal="payload does not match any of the supported image formats",
         # A compressed file is first unpacked to disk: not worth it for layers that are large.
         gzip="small",
+    ),
+    support=ImageSupport(
+        most_layers=128,
+        configs={media.MANIFEST: frozenset({media.CONFIG})},
+        layers={media.DOCKER_MANIFEST: DOCKER_LAYERS},
+        nested=False,
+        needs_platform=frozenset({media.DOCKER_INDEX}),
+        unpacking=Unpacking(marks_symlinks=True),
     ),
 )
