@@ -7,17 +7,14 @@ has ended without an error.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
-import sys
 import tarfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO, Protocol, cast
+from typing import BinaryIO, cast
 
 from mlpack.errors import MlpackError
 from mlpack.oci.descriptor import WHITEOUT, Digest
@@ -43,17 +40,9 @@ from mlpack.oci.unpacking import (
     compression_of,
     unpacked,
 )
+from mlpack.stores.compression import Inflated, inflated, unreadable
 from mlpack.stores.store import CHUNK, Corrupt, Readable, VerifyingReader
 
-_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-_UNREADABLE = (
-    tarfile.TarError,
-    gzip.BadGzipFile,
-    zlib.error,
-    EOFError,
-    ValueError,
-    RecursionError,  # headers that extend headers that extend headers
-)
 _MAX_HEADER = 8 * 1024 * 1024
 """One header with all its extensions; Linux paths and attributes need 132 KB at most."""
 
@@ -91,10 +80,6 @@ class LayerTar(tarfile.TarFile):
     """What ``tarfile`` remembers for random access; emptied while reading."""
 
 
-class _Reader(Protocol):
-    def read(self, size: int, /) -> bytes: ...
-
-
 @contextmanager
 def open_tar(store: Readable, layer: Layer, limits: LayerLimits = LIMITS) -> Iterator[LayerTar]:
     """Open a layer's tar, to be read from front to back.
@@ -104,10 +89,12 @@ def open_tar(store: Readable, layer: Layer, limits: LayerLimits = LIMITS) -> Ite
     """
     with store.open(layer.descriptor) as blob, _readable(layer):
         checked = io.BufferedReader(VerifyingReader(blob, layer.descriptor), CHUNK)
-        stream = _BoundedStream(_inflated(checked), layer, limits)
+        stream = _BoundedStream(inflated(checked), layer, limits)
+        # A layer without a byte is one without files; tarfile takes it for a broken one.
+        files = stream if stream.begins() else io.BytesIO(bytes(tarfile.RECORDSIZE))
         # Not tarfile's own stream mode: that reads a header of any size into memory.
         yield LayerTar(
-            fileobj=cast(BinaryIO, stream), errorlevel=2, encoding="utf-8", errors="surrogateescape"
+            fileobj=cast(BinaryIO, files), errorlevel=2, encoding="utf-8", errors="surrogateescape"
         )
         stream.finish()
         while checked.read(CHUNK):
@@ -131,39 +118,19 @@ def _readable(layer: Layer) -> Iterator[None]:
         yield
     except MlpackError:
         raise
-    except _unreadable() as error:
+    except unreadable() as error:
         raise Corrupt(f"layer {layer.digest} is not a readable tar ({error})") from error
-
-
-def _unreadable() -> tuple[type[Exception], ...]:
-    zstandard = sys.modules.get("zstandard")  # imported for such layers only
-    return (*_UNREADABLE, zstandard.ZstdError) if zstandard else _UNREADABLE
-
-
-def _inflated(blob: io.BufferedReader[VerifyingReader]) -> _Reader:
-    """Decompress by the first bytes, as engines do: media types are often wrong."""
-    first = blob.peek(len(_ZSTD))[: len(_ZSTD)]
-    if first.startswith(_GZIP):
-        return gzip.GzipFile(fileobj=blob)
-    return _zstandard(blob) if first == _ZSTD else blob
-
-
-def _zstandard(blob: io.BufferedReader[VerifyingReader]) -> _Reader:
-    import zstandard
-
-    # 128 MiB is the window of level 22; a frame may ask for gigabytes.
-    inflater = zstandard.ZstdDecompressor(max_window_size=2**27)
-    return inflater.stream_reader(blob, read_across_frames=True)
 
 
 class _BoundedStream(io.RawIOBase):
     """The bytes of a tar, forward only, counted and hashed."""
 
-    def __init__(self, source: _Reader, layer: Layer, limits: LayerLimits) -> None:
+    def __init__(self, source: Inflated, layer: Layer, limits: LayerLimits) -> None:
         self._source = source
         self._layer = layer
         self._hash = hashlib.sha256()
         self._at = 0
+        self._ahead = b""
         self._last = b""
         bomb = max(limits.trusted, layer.size * limits.ratio)
         self._limit = min(limits.bytes, bomb)
@@ -188,12 +155,21 @@ class _BoundedStream(io.RawIOBase):
         if not 0 <= size <= _MAX_HEADER:
             raise LayerTooLarge(f"layer {self._layer.digest} has a header of {size} bytes")
         parts = []
-        while size and (part := self._source.read(size)):
+        while size and (part := self._next(size)):
             parts.append(part)
             self._count(part)
             size -= len(part)
         self._last = b"".join(parts)
         return self._last
+
+    def begins(self) -> bool:
+        """Whether there is any byte; to be asked before anything is read."""
+        self._ahead = self._source.read(1)
+        return bool(self._ahead)
+
+    def _next(self, size: int) -> bytes:
+        given, self._ahead = self._ahead or self._source.read(size), b""
+        return given
 
     def finish(self) -> None:
         """Read the rest; for tarfile a broken header is the end, so the end must be zeros."""

@@ -160,6 +160,20 @@ def test_compression_is_told_by_the_bytes(program: str) -> None:
     assert read_tree(store, [layer]).tree == {"x": file(b"1" * 5_000_000)}
 
 
+@pytest.mark.parametrize(
+    "blob",
+    [b"", bytes(10240), *(gzip.compress(each, mtime=0) for each in (b"", bytes(1024)))],
+    ids=["no byte", "zeros", "gzip of no byte", "gzip of zeros"],
+)
+def test_a_layer_without_files_changes_nothing(blob: bytes) -> None:
+    store = MemoryStore()
+    below = keep(store, tar(("x", {}, b"1")))
+    empty = keep(store, blob, gzip.decompress(blob) if blob[:2] == b"\x1f\x8b" else blob)
+    assert read_tree(store, [below, empty, below, empty]).tree == {"x": file(b"1")}
+    with pytest.raises(Corrupt, match="holds another tar"):
+        read_tree(store, [below, replace(empty, diff_id=below.diff_id)])
+
+
 def test_sparse_files_of_gnu_tar(tmp_path: Path) -> None:
     with (tmp_path / "hole").open("wb") as out:
         out.seek(3_000_000)
