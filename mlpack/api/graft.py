@@ -5,7 +5,7 @@ It goes to a release of this project, a layout, or a registry.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from mlpack.oci.descriptor import Descriptor, Platform, Reference
 from mlpack.oci.difference import Difference
 from mlpack.oci.image import Image, Index, Layer, build_index
 from mlpack.oci.layer import PACKING
+from mlpack.oci.platforms import best, compatible
 from mlpack.plan.engines import DeviceState, EngineRule, Link
 from mlpack.plan.engines import engine as known_engine
 from mlpack.plan.transfer import transfer
@@ -33,7 +34,7 @@ from mlpack.stores.copy import CopyOptions, FirstOf, copy
 from mlpack.stores.files import temporary_folder
 from mlpack.stores.layout import LayoutStore
 from mlpack.stores.records import RecordContent
-from mlpack.stores.store import Remote, Store, images, put_bytes, put_image
+from mlpack.stores.store import Remote, Store, images, manifests, put_bytes, put_image
 
 if TYPE_CHECKING:
     from mlpack.api.requests import Graft
@@ -117,6 +118,9 @@ def _check_same(project: ProjectDirectory, name: str, version: str, root: Descri
         )
 
 
+LINUX = "linux"
+
+
 class NotLinux(MlpackError):
     """An image for Windows, whose layers are not file trees."""
 
@@ -180,6 +184,15 @@ class PlatformGraft:
         }
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """An image of NEW that nothing is grafted for."""
+
+    platform: Platform
+    why: str
+    """Such as ``OLD has no image for it``."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class GraftResult:
     """What was published, on every platform."""
@@ -190,8 +203,7 @@ class GraftResult:
 
     target: Descriptor
     platforms: tuple[PlatformGraft, ...]
-    left_out: tuple[Platform, ...]
-    """Platforms of NEW that OLD has no image for."""
+    left_out: tuple[LeftOut, ...]
 
     def json_members(self) -> Mapping[str, object]:
         """The document of ``mlpack --json graft``."""
@@ -200,7 +212,7 @@ class GraftResult:
             "release": self.release or None,
             "digest": self.target.digest,
             "platforms": {each.platform: each for each in self.platforms},
-            "left_out": self.left_out,
+            "left_out": [each.platform for each in self.left_out],
         }
 
 
@@ -278,24 +290,45 @@ def graft(session: Session, request: Graft) -> GraftResult:
 
 def _pairs(
     old: FoundImage, new: FoundImage, platform: Platform | None
-) -> tuple[tuple[tuple[FoundImage, FoundImage], ...], tuple[Platform, ...]]:
-    """What is grafted on what, and the platforms of NEW that OLD lacks."""
+) -> tuple[tuple[tuple[FoundImage, FoundImage], ...], tuple[LeftOut, ...]]:
+    """What is grafted on what, and the images of NEW that are left out."""
     news, olds = (
         (each.image,) if platform else images(each.store, each.target) for each in (new, old)
     )
-    found, left_out = [], []
+    found: dict[Platform, tuple[FoundImage, FoundImage]] = {}
+    left_out = [] if platform else list(_absent(new, news))
     for image in news:
-        held = next((each for each in olds if each.platform.fits(image.platform)), None)
-        if held is None:
-            left_out.append(image.platform)
-            continue
-        if image.platform.os != "linux":
-            raise NotLinux(f"{new.name} is for {image.platform}")
-        found.append((replace(old, image=held), replace(new, image=image)))
+        held = _held_where(olds, image.platform)
+        if image.platform.os != LINUX:
+            left_out.append(LeftOut(image.platform, "only images for linux are grafted"))
+        elif image.platform in found:
+            left_out.append(LeftOut(image.platform, "NEW lists another image for it first"))
+        elif held is None:
+            left_out.append(LeftOut(image.platform, "OLD has no image for it"))
+        else:
+            found[image.platform] = (replace(old, image=held), replace(new, image=image))
     if not found:
         ours, theirs = (", ".join(str(each.platform) for each in some) for some in (olds, news))
+        if all(image.platform.os != LINUX for image in news):
+            raise NotLinux(f"{new.name} is for {theirs}")
         raise OtherPlatform(f"{old.name} is for {ours}, {new.name} for {theirs}")
-    return tuple(found), tuple(left_out)
+    return tuple(found.values()), tuple(left_out)
+
+
+def _held_where(olds: Sequence[Image], platform: Platform) -> Image | None:
+    """What devices hold that take NEW's image for ``platform``."""
+    if len(olds) == 1:
+        return olds[0] if compatible(olds[0].platform, platform) else None
+    number = best(platform, [each.platform for each in olds])
+    return None if number is None else olds[number]
+
+
+def _absent(new: FoundImage, news: Sequence[Image]) -> Iterator[LeftOut]:
+    """Yield what NEW's index lists and its store does not hold."""
+    held = {each.digest for each in news}
+    for each in manifests(new.store, new.target):
+        if each.platform and each.digest not in held:
+            yield LeftOut(each.platform, f"{new.name} lists it without its image")
 
 
 def _near(found: FoundImage, work: LayoutStore) -> FoundImage:

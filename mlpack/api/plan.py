@@ -12,6 +12,7 @@ from mlpack.errors import MlpackError
 from mlpack.model.version import NONE
 from mlpack.oci.descriptor import Descriptor, Digest, InvalidContent, Node, Platform, Reference
 from mlpack.oci.image import Image, Layer, NoSuchPlatform
+from mlpack.oci.platforms import best, compatible
 from mlpack.plan.engines import DeviceState, EngineRule, Link, PullScenario
 from mlpack.plan.engines import engine as known_engine
 from mlpack.plan.fleet import EMPTY, UNKNOWN, Cohort, CohortPlan, Device, FleetPlan, cohorts
@@ -80,8 +81,8 @@ def diff(session: Session, request: Diff) -> PullDiff:
 
 
 def session_update(session: Session, request: Diff, new: FoundImage) -> ImageUpdate:
-    """Find the request's old image for the platform of ``new``, and plan the update."""
-    platform = new.image.platform
+    """Find the request's old image for the device that takes ``new``, and plan the update."""
+    platform = request.platform or new.image.platform
     held = None if request.old == NONE else session.find(request.old, platform)
     return _update(session.project_if_any, held, new, loaded=request.loaded)
 
@@ -127,7 +128,7 @@ def _state(held: FoundImage | None, loaded: bool) -> DeviceState:
 
 def _check_platform(old: FoundImage, new: FoundImage) -> None:
     ours, theirs = old.image.platform, new.image.platform
-    if not ours.fits(theirs):
+    if not compatible(ours, theirs):
         raise OtherPlatform(f"{old.name} is for {ours}, {new.name} for {theirs}")
 
 
@@ -295,8 +296,7 @@ def target_devices(project: ProjectDirectory, devices: Iterable[Device]) -> Coho
 def _target(project: ProjectDirectory, cohort: Cohort, images: Sequence[Image]) -> TargetDevices:
     """Return a cohort as targets; on a platform without an image it counts with the first one."""
     platform = Platform.parse(cohort.platform) if cohort.platform else images[0].platform
-    fitting = (n for n, each in enumerate(images) if each.platform.fits(platform))
-    number = next(fitting, 0)
+    number = best(platform, [each.platform for each in images]) or 0
     state = DeviceState()
     if cohort.holds not in (EMPTY, UNKNOWN):
         with suppress(NoSuchImage, NoSuchPlatform):

@@ -25,6 +25,7 @@ from mlpack.iotedge.secrets import Passwords
 from mlpack.json_document import HIDDEN, OR_NULL, named
 from mlpack.oci.descriptor import Digest, Platform, Reference
 from mlpack.oci.image import NoSuchPlatform
+from mlpack.oci.platforms import fits
 from mlpack.oci.reference import InvalidReference
 from mlpack.project.directory import STATE, ProjectDirectory
 from mlpack.project.references import FoundImage, NoSuchImage, find_image
@@ -90,7 +91,7 @@ def _load(engine: DockerEngine, session: Session, name: str, found: FoundImage) 
         loaded = load_image(engine, found.store, found.image, name, moved)
     layers = counted(len(found.image.layers), "layer")
     session.say(f"loaded {name} from the project's store: {len(loaded.carried)} of {layers}")
-    if not found.image.platform.fits(engine.platform):
+    if not fits(found.image.platform, engine.platform):
         session.say(f"{name} is for {found.image.platform}, and Docker here is {engine.platform}")
     return _present(engine, name)
 

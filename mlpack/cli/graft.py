@@ -48,9 +48,9 @@ def graft(request: Graft) -> None:
     made = console.project().graft(request)
     for each in made.platforms:
         _notes(each, f"{each.platform}: " if len(made.platforms) > 1 else "")
-    if made.left_out:
-        names = ", ".join(str(each) for each in made.left_out)
-        console.note(f"left out, since OLD has no image for it: {names}")
+    for why in dict.fromkeys(each.why for each in made.left_out):
+        names = ", ".join(str(each.platform) for each in made.left_out if each.why == why)
+        console.note(f"left out, since {why}: {names}")
     console.answer(made, made.reference)
 
 

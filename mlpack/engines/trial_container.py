@@ -12,6 +12,7 @@ from pathlib import Path
 from mlpack.engines.command_line import CommandLineEngine
 from mlpack.engines.engine import PROGRAMS, EngineError, load_image
 from mlpack.oci.image import Image
+from mlpack.oci.platforms import fits
 from mlpack.project.releases import APP_ROOT
 from mlpack.stores.layout import LayoutStore
 
@@ -70,7 +71,7 @@ def find_engine(
             continue
         engine = CommandLineEngine(program)
         with suppress(EngineError):
-            if not engine.platform.fits(base.platform):
+            if not fits(base.platform, engine.platform):
                 continue
             if engine.image(name) is None:
                 load_image(engine, store, base, name)

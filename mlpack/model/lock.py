@@ -16,6 +16,7 @@ from mlpack.errors import MlpackError
 from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Descriptor, Digest, InvalidContent, Node, Platform, canonical
 from mlpack.oci.image import Layer, Packing
+from mlpack.oci.platforms import best
 
 VERSION = 1
 
@@ -109,9 +110,8 @@ class LockedBase:
 
     def on(self, platform: Platform) -> LockedPlatform | None:
         """Return the base for ``platform``, if any; for linux/arm64/v8 that of linux/arm64."""
-        exact = (each for each in self.platforms if each.platform == platform)
-        fitting = (each for each in self.platforms if each.platform.fits(platform))
-        return next(exact, None) or next(fitting, None)
+        number = best(platform, [each.platform for each in self.platforms])
+        return None if number is None else self.platforms[number]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

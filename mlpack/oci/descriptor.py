@@ -246,56 +246,92 @@ TAR_LAYERS = frozenset({LAYER_TAR, DOCKER_LAYER_TAR})
 GZIP_LAYERS = frozenset({LAYER_GZIP, DOCKER_LAYER_GZIP})
 ZSTD_LAYERS = frozenset({LAYER_ZSTD, DOCKER_LAYER_ZSTD})
 
-_WORD = re.compile(r"[a-z0-9_]+")
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
+_OS = re.compile(r"([A-Za-z0-9_-]+)(?:\(([^()+/]*)((?:\+[^()+/]+)*)\))?")
+_WORD = re.compile(r"[A-Za-z0-9_.-]+")
+_ARCHITECTURES = {
+    "x86_64": ("amd64", ""),
+    "x86-64": ("amd64", ""),
+    "i386": ("386", ""),
+    "aarch64": ("arm64", ""),
+    "armhf": ("arm", "v7"),
+    "armv7l": ("arm", "v7"),
+    "armel": ("arm", "v6"),
+}
+"""Other names of architectures, and the variants that they mean."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Platform:
-    """An operating system and an architecture, by Go's names (``linux/arm64``)."""
+    """An operating system and an architecture, by Go's names (``linux/arm64``).
+
+    Which image a device of a platform takes is in :mod:`mlpack.oci.platforms`.
+    """
 
     os: str
     architecture: str
     variant: str = ""
+    os_version: str = ""
+    """Of Windows, the build."""
+
+    os_features: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> Platform:
-        """Read ``linux/amd64`` or ``linux/arm/v7``.
+        """Read ``linux/amd64``, ``linux/arm/v7`` or ``windows(10.0.17763)/amd64``.
 
         >>> str(Platform.parse("linux/arm/v7"))
         'linux/arm/v7'
         """
-        parts = text.split("/")
-        if not 2 <= len(parts) <= 3 or not all(_WORD.fullmatch(part) for part in parts):
+        first, *parts = text.split("/")
+        os = _OS.fullmatch(first)
+        if os is None or not 1 <= len(parts) <= 2 or not all(map(_WORD.fullmatch, parts)):
             raise UsageError(
-                f"{text!r} is not a platform", hint="write it as linux/amd64 or linux/arm64"
+                f"{text!r} is not a platform",
+                hint="write it as linux/amd64, linux/arm64 or linux/arm/v7",
             )
-        os, architecture = parts[0], _ARCHITECTURES.get(parts[1], parts[1])
-        return cls(os, architecture, parts[2] if len(parts) == 3 else "")
+        features = tuple((os[3] or "").split("+")[1:])
+        variant = parts[1] if len(parts) == 2 else ""
+        return cls(os[1], parts[0], variant, os[2] or "", features).normal()
 
     @classmethod
     def from_json(cls, node: Node) -> Platform:
         """Read the ``platform`` member of an index entry, or an image config."""
-        variant = node.get("variant")
+        variant, version, features = map(node.get, ("variant", "os.version", "os.features"))
         return cls(
             node.need("os").text(),
             node.need("architecture").text(),
             variant.text() if variant else "",
+            version.text() if version else "",
+            features.texts() if features else (),
         )
 
-    def fits(self, other: Platform) -> bool:
-        """Whether an image for this platform runs on ``other``; no variant fits every variant."""
-        variants = {self.variant, other.variant} - {""}
-        same = (self.os, self.architecture) == (other.os, other.architecture)
-        return same and len(variants) <= 1
+    def normal(self) -> Platform:
+        """Return it by the names that Go and engines have for it; a variant stays as it is."""
+        name = self.architecture.lower()
+        architecture, variant = _ARCHITECTURES.get(name, (name, ""))
+        os, written = self.os.lower(), self.variant.lower()
+        if architecture in ("arm", "arm64") and written[:1].isdigit():
+            written = f"v{written}"
+        return replace(
+            self,
+            os={"macos": "darwin"}.get(os, os),
+            architecture=architecture,
+            variant=written or variant,
+        )
 
-    def to_json(self) -> dict[str, str]:
+    def to_json(self) -> dict[str, object]:
         """Return the ``platform`` member of an index entry."""
-        value = {"architecture": self.architecture, "os": self.os}
+        value: dict[str, object] = {"architecture": self.architecture, "os": self.os}
+        if self.os_features:
+            value["os.features"] = list(self.os_features)
+        if self.os_version:
+            value["os.version"] = self.os_version
         return value | ({"variant": self.variant} if self.variant else {})
 
     def __str__(self) -> str:
-        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+        more = "+".join([self.os_version, *self.os_features])
+        parts = (f"{self.os}({more})" if more else self.os, self.architecture, self.variant)
+        return "/".join(part for part in parts if part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,7 +365,7 @@ class Descriptor:
             Digest.from_json(node.need("digest")),
             node.need("size").integer(),
             annotations.text_map() if annotations else {},
-            Platform.from_json(platform) if platform else None,
+            _listed_platform(platform) if platform else None,
             artifact_type.text() if artifact_type else "",
         )
 
@@ -347,6 +383,12 @@ class Descriptor:
         if self.artifact_type:
             value["artifactType"] = self.artifact_type
         return value
+
+
+def _listed_platform(node: Node) -> Platform | None:
+    """Read an entry's platform; one that names no system or no architecture says nothing."""
+    found = (node.get(key) for key in ("os", "architecture"))
+    return Platform.from_json(node) if all(each and each.value for each in found) else None
 
 
 WHITEOUT = ".wh."

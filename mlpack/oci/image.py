@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from mlpack.errors import MlpackError
@@ -23,6 +23,7 @@ from mlpack.oci.descriptor import (
     canonical,
     parse,
 )
+from mlpack.oci.platforms import best, fits
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,8 @@ class Image:
 
     manifest: bytes
     config: bytes
+    listed: Platform | None = field(default=None, compare=False)
+    """The platform that an index lists it for: engines go by that, not by the config's."""
 
     @cached_property
     def _manifest(self) -> Node:
@@ -138,9 +141,14 @@ class Image:
         """The descriptor of the config, from the manifest."""
         return Descriptor.from_json(self._manifest.need("config"))
 
-    @cached_property
+    @property
     def platform(self) -> Platform:
-        """The platform in the config."""
+        """The platform it is listed for; without one that of the config."""
+        return self.listed or self.built_for
+
+    @cached_property
+    def built_for(self) -> Platform:
+        """The platform in the config; many builders leave the variant out."""
         return Platform.from_json(self._config)
 
     @cached_property
@@ -272,6 +280,10 @@ class NoSuchPlatform(MlpackError):
     """An index without an image for the requested platform."""
 
 
+_KIND = "vnd.docker.reference.type"
+"""Annotation of entries that are about an image: ``attestation-manifest``."""
+
+
 @dataclass(frozen=True)
 class Index:
     """An image index (image-spec, image-index.md), by its exact bytes; the rest is derived."""
@@ -279,9 +291,13 @@ class Index:
     content: bytes
 
     @cached_property
+    def _document(self) -> Node:
+        return parse(self.content, "index")
+
+    @cached_property
     def descriptor(self) -> Descriptor:
         """The index's own descriptor."""
-        found = parse(self.content, "index").get("mediaType")
+        found = self._document.get("mediaType")
         return Descriptor.of(self.content, found.text() if found else media.INDEX)
 
     @property
@@ -290,11 +306,14 @@ class Index:
         return self.descriptor.digest
 
     @cached_property
+    def entries(self) -> tuple[Descriptor, ...]:
+        """Everything it lists, in its order."""
+        return tuple(map(Descriptor.from_json, self._document.need("manifests").elements()))
+
+    @cached_property
     def manifests(self) -> tuple[Descriptor, ...]:
-        """The images in the listed order; attestations are left out."""
-        listed = parse(self.content, "index").need("manifests").elements()
-        found = (Descriptor.from_json(element) for element in listed)
-        return tuple(d for d in found if not (d.platform and d.platform.os == "unknown"))
+        """The images, and indexes of more, in its order; attestations and other artifacts not."""
+        return tuple(each for each in self.entries if _may_be_image(each))
 
     @property
     def platforms(self) -> tuple[Platform, ...]:
@@ -303,15 +322,32 @@ class Index:
 
     def select(self, platform: Platform) -> Descriptor:
         """Return the image for ``platform``; raise :class:`NoSuchPlatform`."""
-        for entry in self.manifests:
-            if entry.platform and entry.platform.fits(platform):
-                return entry
-        offered = ", ".join(str(p) for p in self.platforms) or "none"
-        raise NoSuchPlatform(
-            f"there is no image for {platform} in index {self.digest.short} (it has: {offered})",
-            hint="name one of these with --platform, or add it to [base] platforms in "
-            "mlpack.toml and run: mlpack base build",
-        )
+        return select(self.manifests, platform, self.digest)
+
+
+def _may_be_image(entry: Descriptor) -> bool:
+    known = entry.media_type in media.MANIFESTS | media.INDEXES
+    unknown = entry.platform is not None and entry.platform.os == "unknown"
+    other = entry.artifact_type not in {"", *media.CONFIGS} or _KIND in entry.annotations
+    return known and not unknown and not other
+
+
+def select(entries: Sequence[Descriptor], platform: Platform, index: Digest) -> Descriptor:
+    """Return the one of an index's images that a device of ``platform`` takes.
+
+    Raises :class:`NoSuchPlatform`.
+    """
+    offered = [each for each in entries if each.platform]
+    platforms = [each.platform for each in offered if each.platform]
+    number = best(platform, platforms)
+    if number is not None:
+        return offered[number]
+    names = ", ".join(map(str, platforms)) or "none"
+    raise NoSuchPlatform(
+        f"there is no image for {platform} in index {index.short} (it has: {names})",
+        hint="name one of these with --platform, or add it to [base] platforms in "
+        "mlpack.toml and run: mlpack base build",
+    )
 
 
 def build_index(images: Sequence[Image]) -> Index:
@@ -363,12 +399,14 @@ def _layer_problems(layer: Layer, where: str) -> Iterator[str]:
         yield f"{where}.mediaType: {kind} is not a layer"
 
 
-def index_problems(index: Index, images: tuple[Image, ...]) -> tuple[str, ...]:
-    """Return all contradictions between an index and its images."""
+def entry_problems(entry: Descriptor, image: Image) -> tuple[str, ...]:
+    """Return all contradictions between an entry of an index and the image it names.
+
+    An entry may name a variant that the config leaves out.
+    """
     found = []
-    for entry, image in zip(index.manifests, images, strict=True):
-        if entry.digest != image.digest or entry.size != len(image.manifest):
-            found.append(f"index: names {entry.digest}, the image is {image.digest}")
-        if entry.platform and entry.platform != image.platform:
-            found.append(f"index: says {entry.platform}, the image is for {image.platform}")
+    if entry.digest != image.digest or entry.size != len(image.manifest):
+        found.append(f"index: names {entry.digest}, the image is {image.digest}")
+    if entry.platform and not fits(image.built_for, entry.platform):
+        found.append(f"index: says {entry.platform}, the image is for {image.built_for}")
     return tuple(found)

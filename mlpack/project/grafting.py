@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO, Literal
 
 from mlpack.errors import MlpackError
@@ -129,7 +129,7 @@ def grafted(old: Image, new: Image, layer: Layer | None) -> Image:
 
     Everything in ``new``'s config that an engine reads is kept; history, times and empty members
     are dropped, because a device pays for each byte. ``layer`` is ``None`` if the file systems are
-    equal.
+    equal. It is listed for the platform that ``new`` is listed for.
     """
     read = parse(new.config, "config")
     config: dict[str, object] = {
@@ -138,7 +138,7 @@ def grafted(old: Image, new: Image, layer: Layer | None) -> Image:
     layers = (*old.layers, layer) if layer else old.layers
     config["config"] = _settings(read.get("config"))
     config["rootfs"] = {"type": "layers", "diff_ids": [str(each.diff_id) for each in layers]}
-    image = assemble(canonical(config), layers)
+    image = replace(assemble(canonical(config), layers), listed=new.listed)
     require_prefix(image, old)
     return image
 

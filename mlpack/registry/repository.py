@@ -227,7 +227,7 @@ class RegistryStore:
                     return ()
         except StatusError:
             return ()
-        listed = Index(index).manifests
+        listed = Index(index).entries
         return tuple(each for each in listed if artifact_type in {"", each.artifact_type})
 
     def attach(

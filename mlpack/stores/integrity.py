@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from mlpack.errors import MlpackError
 from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Descriptor, Digest
-from mlpack.oci.image import Image, index_problems, problems
+from mlpack.oci.image import Image, entry_problems, problems
 from mlpack.stores.layout import BASE_NAME, REF_NAME, LayoutStore
-from mlpack.stores.store import DOCUMENTS, images, read, read_image, read_index, verify, walk
+from mlpack.stores.store import DOCUMENTS, images, manifests, read, read_image, verify, walk
 
 
 def validate(layout: LayoutStore) -> tuple[str, ...]:
@@ -68,10 +68,8 @@ def _remote_layers(layout: LayoutStore, entry: Descriptor) -> frozenset[Digest]:
 
 def _image_problems(layout: LayoutStore, target: Descriptor) -> Iterator[str]:
     """Check the images at or below ``target``; other artifacts have no such rules."""
-    if target.media_type in media.INDEXES:
-        index = read_index(layout, target)
-        for each in index.manifests:
-            yield from _image_problems(layout, each)
-        yield from index_problems(index, images(layout, target))
-    elif Image(read(layout, target), b"{}").config_descriptor.media_type in media.CONFIGS:
-        yield from problems(read_image(layout, target))
+    for each in manifests(layout, target):
+        if Image(read(layout, each), b"{}").config_descriptor.media_type in media.CONFIGS:
+            image = read_image(layout, each)
+            yield from problems(image)
+            yield from entry_problems(each, image)

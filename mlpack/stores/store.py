@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO, Protocol, runtime_checkable
 
 from mlpack.errors import MlpackError
@@ -20,6 +21,7 @@ from mlpack.oci.descriptor import (
     Descriptor,
     Digest,
     Hashing,
+    InvalidContent,
     Platform,
     Reference,
     parse,
@@ -267,9 +269,41 @@ def walk(
     yield root
 
 
+MAX_NESTED = 8
+"""How many indexes deep images are looked for; one in another is all that was seen."""
+
+
+def documents(store: Readable, target: Descriptor) -> Iterator[Descriptor]:
+    """Yield ``target``, the indexes in it, and their images, each index once.
+
+    What is listed need not be here; attestations and other artifacts are left out.
+    """
+    yield from _documents(store, target, set(), 0)
+
+
+def _documents(
+    store: Readable, target: Descriptor, seen: set[Digest], depth: int
+) -> Iterator[Descriptor]:
+    yield target
+    if target.media_type not in media.INDEXES or target.digest in seen:
+        return
+    if depth > MAX_NESTED:
+        raise InvalidContent(str(target.digest), f"is nested in {depth} indexes")
+    seen.add(target.digest)
+    try:
+        index = read_index(store, target)
+    except NotFound:
+        if depth:
+            return
+        raise
+    for each in index.manifests:
+        yield from _documents(store, each, seen, depth + 1)
+
+
 def manifests(store: Readable, target: Descriptor) -> tuple[Descriptor, ...]:
-    """Return the manifests of an index, or the one manifest that ``target`` is."""
-    return read_index(store, target).manifests if target.media_type in media.INDEXES else (target,)
+    """Return the manifests of an index and of those in it, or the one that ``target`` is."""
+    found = documents(store, target)
+    return tuple(each for each in found if each.media_type not in media.INDEXES)
 
 
 def subject(store: Readable, target: Descriptor) -> Digest | None:
@@ -279,14 +313,17 @@ def subject(store: Readable, target: Descriptor) -> Digest | None:
 
 
 def read_image(store: Readable, target: Descriptor) -> Image:
-    """Read one platform's image: its manifest and its config; raise :class:`NotAnImage`."""
+    """Read one platform's image: its manifest and its config; raise :class:`NotAnImage`.
+
+    It is for the platform that ``target`` is listed for, if that is known.
+    """
     from mlpack.oci.image import Image
 
     manifest = read(store, target)
     config = Image(manifest, b"{}").config_descriptor
     if config.media_type not in media.CONFIGS:
         raise NotAnImage(f"{target.digest} is not an image: its config is {config.media_type}")
-    return Image(manifest, read(store, config))
+    return Image(manifest, read(store, config), target.platform)
 
 
 def read_index(store: Readable, target: Descriptor) -> Index:
@@ -296,16 +333,80 @@ def read_index(store: Readable, target: Descriptor) -> Index:
     return Index(read(store, target))
 
 
+class NotHere(NotFound):
+    """An index whose images, or the one that is needed, are not in the store."""
+
+
 def images(store: Readable, target: Descriptor) -> tuple[Image, ...]:
-    """Read the image, or all the images of the index, at ``target``."""
-    return tuple(read_image(store, each) for each in manifests(store, target))
+    """Read the image at ``target``, or all images of the index that are here.
+
+    Raises :class:`NotHere` if none of an index is.
+    """
+    if target.media_type not in media.INDEXES:
+        return (read_image(store, target),)
+    found = tuple(_held(store, manifests(store, target)))
+    if not found:
+        raise _none_here(target)
+    return found
+
+
+def _held(store: Readable, entries: Iterable[Descriptor]) -> Iterator[Image]:
+    """Yield the images among ``entries`` that are here."""
+    for each in entries:
+        with suppress(NotFound, NotAnImage):
+            yield read_image(store, each)
+
+
+def _none_here(target: Descriptor) -> NotHere:
+    return NotHere(f"none of the images that index {target.digest.short} lists is here")
 
 
 def select_image(store: Readable, target: Descriptor, platform: Platform | None) -> Image:
-    """Read the image for ``platform`` at ``target``; by default the only or the first one."""
-    if target.media_type in media.INDEXES and platform:
-        return read_image(store, read_index(store, target).select(platform))
-    return read_image(store, manifests(store, target)[0])
+    """Read the image for ``platform`` at ``target``; by default the first, those for Windows last.
+
+    An entry's platform counts, and only where it has none the config's. Raises
+    :class:`~mlpack.oci.image.NoSuchPlatform`, and :class:`NotHere` if the image is not here.
+    """
+    if target.media_type not in media.INDEXES:
+        return read_image(store, target)
+    listed = manifests(store, target)
+    if platform is None:
+        found = next(_held(store, sorted(listed, key=_is_for_windows)), None)
+        if found is None:
+            raise _none_here(target)
+        return found
+    return _for_platform(store, target, listed, platform)
+
+
+def _is_for_windows(entry: Descriptor) -> bool:
+    return entry.platform is not None and entry.platform.os == "windows"
+
+
+def _for_platform(
+    store: Readable, target: Descriptor, listed: Sequence[Descriptor], platform: Platform
+) -> Image:
+    from mlpack.oci.image import select
+
+    known = tuple(_with_platform(store, listed))
+    entry = select(known, platform, target.digest)
+    try:
+        return read_image(store, entry)
+    except NotFound as error:
+        here = ", ".join(str(each.platform) for each in _held(store, known))
+        raise NotHere(
+            f"the image for {entry.platform} that index {target.digest.short} lists is not here",
+            hint=f"name one that is, with --platform: {here}" if here else "copy it here first",
+        ) from error
+
+
+def _with_platform(store: Readable, entries: Iterable[Descriptor]) -> Iterator[Descriptor]:
+    """Yield ``entries``, each with the platform of its config where it has none."""
+    for entry in entries:
+        if entry.platform:
+            yield entry
+            continue
+        for image in _held(store, [entry]):
+            yield replace(entry, platform=image.platform)
 
 
 def put_bytes(store: Store, content: bytes, media_type: str) -> Descriptor:

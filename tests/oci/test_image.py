@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlpack.oci import descriptor as media
-from mlpack.oci.descriptor import Digest, InvalidContent, canonical
+from mlpack.oci.descriptor import Digest, InvalidContent, Platform, canonical
 from mlpack.oci.image import (
     Image,
     ImageConfig,
@@ -21,7 +21,7 @@ from mlpack.oci.image import (
     build_image,
     build_index,
     chain_ids,
-    index_problems,
+    entry_problems,
     problems,
     require_prefix,
 )
@@ -147,9 +147,19 @@ def test_an_index_selects_by_platform() -> None:
     assert build_index(both[::-1]).content == index.content
     with pytest.raises(NoSuchPlatform, match=r"linux/riscv64 .*linux/amd64, linux/arm64"):
         index.select(replace(AMD64, architecture="riscv64"))
-    ordered = (both[1], both[0])
-    assert index_problems(index, ordered) == ()
-    assert len(index_problems(index, (both[0], both[1]))) == 4
+    arm64, amd64 = both
+    assert entry_problems(index.manifests[0], amd64) == ()
+    assert len(entry_problems(index.manifests[0], arm64)) == 2
+
+
+def test_an_entry_may_name_a_variant_that_the_config_leaves_out() -> None:
+    made = image("a", platform=Platform("linux", "arm"))
+    entry = replace(made.descriptor, platform=Platform("linux", "arm", "v5"))
+    assert entry_problems(entry, made) == ()
+    listed = replace(made, listed=entry.platform)
+    assert str(listed.platform) == "linux/arm/v5"
+    assert build_index([listed]).platforms == (entry.platform,)
+    assert listed == made
 
 
 def test_attestations_in_an_index_are_no_images() -> None:

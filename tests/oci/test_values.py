@@ -116,17 +116,34 @@ def test_other_texts_are_no_platform(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("image", "wanted", "fits"),
+    ("text", "found"),
     [
-        ("linux/arm64", "linux/arm64", True),
-        ("linux/arm64", "linux/arm64/v8", True),
-        ("linux/arm/v6", "linux/arm/v7", False),
-        ("linux/amd64", "linux/arm64", False),
-        ("linux/x86_64", "linux/amd64", True),
+        ("linux/x86_64", Platform("linux", "amd64")),
+        ("Linux/ARM64", Platform("linux", "arm64")),
+        ("linux/aarch64/v8", Platform("linux", "arm64", "v8")),
+        ("linux/arm64/v8.2", Platform("linux", "arm64", "v8.2")),
+        ("linux/armhf", Platform("linux", "arm", "v7")),
+        ("linux/armel", Platform("linux", "arm", "v6")),
+        ("linux/arm/6", Platform("linux", "arm", "v6")),
+        ("linux/i386", Platform("linux", "386")),
+        ("macos/arm64", Platform("darwin", "arm64")),
+        ("windows(10.0.17763.1)/amd64", Platform("windows", "amd64", "", "10.0.17763.1")),
+        ("windows(+win32k)/amd64", Platform("windows", "amd64", os_features=("win32k",))),
+        ("windows(10.0+a+b)/amd64", Platform("windows", "amd64", "", "10.0", ("a", "b"))),
     ],
 )
-def test_which_image_fits_which_platform(image: str, wanted: str, fits: bool) -> None:
-    assert Platform.parse(image).fits(Platform.parse(wanted)) is fits
+def test_platforms_are_read_by_all_their_names_and_written_by_one(
+    text: str, found: Platform
+) -> None:
+    assert Platform.parse(text) == found
+    assert Platform.parse(str(found)) == found
+    assert Platform.from_json(Node(found.to_json(), "x")) == found
+
+
+@pytest.mark.parametrize("platform", [{}, {"os": "linux"}, {"os": "", "architecture": "arm"}])
+def test_an_entry_whose_platform_names_half_says_nothing(platform: dict[str, str]) -> None:
+    entry = Descriptor.of(b"x", media.MANIFEST).to_json() | {"platform": platform}
+    assert Descriptor.from_json(Node(entry, "x")).platform is None
 
 
 @pytest.mark.parametrize(

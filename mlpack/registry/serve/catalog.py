@@ -27,7 +27,7 @@ from mlpack.oci.descriptor import (
 from mlpack.oci.reference import InvalidReference
 from mlpack.stores.layout import LayoutStore
 from mlpack.stores.records import ALIASES, MODEL, RECORDS, VERSION, release_tag
-from mlpack.stores.store import DOCUMENTS, manifests, parts, put_bytes, read, select_image, subject
+from mlpack.stores.store import DOCUMENTS, documents, parts, put_bytes, read, select_image, subject
 
 LATEST = "latest"
 _BLOB = "application/octet-stream"
@@ -161,8 +161,7 @@ class Catalog:
     def _drop_document(self, target: Descriptor) -> None:
         """Delete a manifest that no name and no named index leads to."""
         for entry in self.layout.entries():
-            listed = manifests(self.layout, entry)
-            if target.digest in {entry.digest, *(each.digest for each in listed)}:
+            if target.digest in {each.digest for each in documents(self.layout, entry)}:
                 return
         self._subjects.pop(target.digest, None)
         self.layout.path(target).unlink(missing_ok=True)
