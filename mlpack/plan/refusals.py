@@ -15,8 +15,9 @@ from typing import Literal
 
 from mlpack.errors import MlpackError
 from mlpack.oci import descriptor as media
-from mlpack.oci.descriptor import Descriptor, parse
+from mlpack.oci.descriptor import parse
 from mlpack.oci.image import Image, Index, Layer
+from mlpack.oci.platforms import fits
 from mlpack.oci.unpacking import Altered, Cause, Compression, LayerFacts, Unpacking
 
 Effect = Literal["refused", "altered"]
@@ -222,10 +223,8 @@ def index_refusals(
 ) -> Iterator[Refusal]:
     """Yield why ``engine`` does not find ``image`` by ``index``, which lists it."""
     kind = index.descriptor.media_type
-    listed = parse(index.content, "index").need("manifests").elements()
-    entries = [Descriptor.from_json(each) for each in listed]
-    told = [each for each in entries if each.platform and each.platform.fits(image.platform)]
-    untold = [each for each in entries if each.platform is None]
+    told = [each for each in index.entries if each.platform and fits(each.platform, image.platform)]
+    untold = [each for each in index.entries if each.platform is None]
     if kind in support.needs_platform:
         candidates, why = told, "it lists no image with that platform"
     else:
