@@ -14,6 +14,7 @@ from dataclasses import MISSING, Field
 from pathlib import Path
 from typing import Any
 
+from mlpack.settings.azureml import InstanceType
 from mlpack.settings.edge import (
     EdgeModuleSettings,
     RegistryLogin,
@@ -32,6 +33,7 @@ ALL: dict[str, type] = {
     "edge.routes.NAME": RouteSettings,
     "edge.registries.NAME": RegistryLogin,
     "deploy.groups.NAME": DeviceGroup,
+    "azureml.instance_types.NAME": InstanceType,
 }
 HEAD = ("| setting | default | is | environment |", "|---|---|---|---|")
 _TABLE = re.compile(r"(<!-- settings ([^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)

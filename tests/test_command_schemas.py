@@ -42,6 +42,9 @@ require = "fan:1"
 
 [budget]
 layer = "10 MB"
+
+[azureml]
+instance_type = "Standard_DS3_v2"
 """
 FLEET = [
     {"deviceId": "a", "release": "fan:1", "platform": "linux/amd64", "status": "running"},
@@ -240,6 +243,11 @@ def _on_releases(folder: Path, at: tuple[str, str]) -> Iterator[tuple[str, tuple
     yield "copy", (*at, "copy", "fan:2", f"oci:{folder / 'copied'}:2")
     yield "render", (*at, "render", "fan", "--repository", "r.example.com/fan")
     yield "render", (*at, "render", "fan", "--repository", "r.example.com/fan", "-o", "d.json")
+    for target in ("compose", "kubernetes", "aci", "azureml"):
+        to = (*at, "render", "fan", "--target", target, "--repository", "r.example.com/fan")
+        yield "render", to
+        yield "render", (*to, "-o", f"written-{target}")
+    yield "render", (*at, "render", "--base")
 
 
 def _rounded(root: Path, at: tuple[str, str]) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -32,6 +33,9 @@ class Rendered:
     objects: tuple[Mapping[str, object], ...] = field(default=(), repr=False)
     """For Kubernetes and Azure: the documents of the text."""
 
+    files: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The text in several files, by name, for a target whose tool takes one object from each."""
+
     def to_json(self) -> Mapping[str, object]:
         """Return the document that ``mlpack --json render`` prints."""
         return self.document
@@ -40,6 +44,7 @@ class Rendered:
 def render(project: ProjectDirectory, request: Render) -> Rendered:
     """Render a manifest, checked, and write it to ``output`` if the request has one.
 
+    ``output`` is a directory for a target of several files (``FILES``); others in it stay.
     The image is pinned by its digest: that of the release's index, so that one deployment fits
     devices of every platform it was built for.
     """
@@ -51,10 +56,15 @@ def render(project: ProjectDirectory, request: Render) -> Rendered:
 
     if request.output is None:
         return rendered()
-    with output(project.root / request.output, *_read(project, request)) as place:
+    place = project.root / request.output
+    names: tuple[str, ...] = getattr(target, "FILES", ())
+    with ExitStack() as checked:
+        for each in [place / name for name in names] or [place]:
+            checked.enter_context(output(each, *_read(project, request)))
         made = rendered()
         _write(made, place)
-    return replace(made, document={**made.document, "path": str(request.output)})
+    written = {"path": str(request.output), **({"files": list(made.files)} if names else {})}
+    return replace(made, document={**made.document, **written})
 
 
 def _with_starts(made: Rendered, project: ProjectDirectory, request: Render) -> Rendered:
@@ -88,8 +98,12 @@ def _write(rendered: Rendered, path: Path) -> None:
 
         write_secret(path, rendered.text.encode())
         return
-    with atomic(path) as out:
-        out.write(rendered.text.encode())
+    texts = {path / name: text for name, text in rendered.files.items()} or {path: rendered.text}
+    with ExitStack() as kept:  # all are written before the first takes its name
+        for place, text in texts.items():
+            out = kept.enter_context(atomic(place))
+            out.write(text.encode())
+            out.flush()
 
 
 def rendered_objects(

@@ -356,7 +356,8 @@ class Render:
     """An existing manifest, in which only the image changes."""
 
     output: Path | None = None
-    """The file to write; the manifest is only returned if it is ``None``."""
+    """The file to write, for ``azureml`` a directory; the manifest is only returned if it is
+    ``None``."""
 
     repository: Reference | None = None
     """Instead of the one in ``mlpack.toml``."""

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     mlpack render fan --patch deployment.json --module scorer -o deployment.json
     ACR_PASSWORD=… mlpack render fan --with-secrets -o deployment.json
     mlpack render fan --target compose -o compose.yaml
+    mlpack render fan --target azureml -o azureml
     """,
 )
 @click.argument("release", metavar="[NAME[:VERSION]]", required=False, default="")
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
     type=click.Choice(TARGETS),
     default=DEFAULT_TARGET,
     show_default=True,
-    help="What runs it: IoT Edge, Docker Compose, Kubernetes, or Azure Container Instances.",
+    help="What runs it: IoT Edge, Docker Compose, Kubernetes, Azure Container Instances, or an "
+    "online endpoint of Azure ML.",
 )
 @click.option(
     "-o",
@@ -46,7 +48,8 @@ if TYPE_CHECKING:
     "output",
     type=console.OUTPUT,
     metavar="FILE",
-    help="Write the manifest to FILE, whole or not at all, instead of printing it.",
+    help="Write the manifest to FILE, whole or not at all, instead of printing it; for azureml "
+    "a directory of files.",
 )
 @click.option(
     "--layered",
@@ -116,7 +119,8 @@ def render(request: Render, **cluster: Any) -> None:  # noqa: ANN401  (each has 
 
     --target kubernetes writes a Deployment, or with --device-group a DaemonSet for the
     group's nodes, with its Service and NetworkPolicy; --target aci what
-    az container create --file takes; --target compose the services that mlpack up runs.
+    az container create --file takes; --target azureml what az ml online-endpoint create and
+    online-deployment create take; --target compose the services that mlpack up runs.
     """
     there = Cluster(**cluster)
     for name, value in cluster.items():

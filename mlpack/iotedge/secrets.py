@@ -29,7 +29,9 @@ class Passwords(Enum):
     """The password itself: the manifest can be sent."""
 
 
-_PLACEHOLDER = re.compile(r"\s*(?:\$\{[^}]*\}|\$[A-Z][A-Z0-9_]*|<[^>]*>|__[A-Z0-9_]+)\s*")
+_PLACEHOLDER = re.compile(
+    r"\s*(?:\$\{[^}]*\}|\$\{\{[^}]*\}\}|\$[A-Z][A-Z0-9_]*|<[^>]*>|__[A-Z0-9_]+)\s*"
+)
 _HARMLESS = frozenset({"", "true", "false", "yes", "no", "on", "off", "none", "null", "0", "1"})
 
 _NAME = re.compile(
@@ -65,7 +67,7 @@ def secret_problems(module: str, desired: Node, passwords: Passwords) -> Iterato
 def is_placeholder(text: str) -> bool:
     """Whether a text only names what belongs there.
 
-    >>> [is_placeholder(each) for each in ("${ACR_PASSWORD}", "<password>", "hunter2")]
+    >>> [is_placeholder(each) for each in ("${ACR_PASSWORD}", "${{keyvault:…}}", "hunter2")]
     [True, True, False]
     """
     return _PLACEHOLDER.fullmatch(text) is not None

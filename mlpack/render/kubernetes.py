@@ -405,10 +405,13 @@ def _port(number: int, protocol: str = "TCP") -> dict[str, object]:
     return {"protocol": protocol, "port": number}
 
 
-def require_open(settings: ModuleSettings) -> None:
+_BELONGS = "keep it in a Secret of the cluster and name that in [kubernetes] secrets"
+
+
+def require_open(settings: ModuleSettings, hint: str = _BELONGS) -> None:
     """Raise :class:`InvalidManifest` if a variable of the module holds a secret in clear.
 
-    The message does not repeat it.
+    The message does not repeat it; ``hint`` says where it belongs.
     """
     module = Node({"env": dict(settings.env)}, "module")
     found = tuple(secret_problems("module", module, Passwords.PLACEHOLDER))
@@ -416,7 +419,7 @@ def require_open(settings: ModuleSettings) -> None:
         where = ", ".join(each.path for each in found)
         raise InvalidManifest(
             f"{where}: holds a secret, which everyone who may see the manifest could read",
-            hint="keep it in a Secret of the cluster and name that in [kubernetes] secrets",
+            hint=hint,
         )
 
 

@@ -59,14 +59,16 @@ def _seconds(node: Node) -> int:
     return found
 
 
-def _memory(node: Node) -> int:
+def read_memory(node: Node) -> int:
+    """Read bytes of memory that an engine gives a container."""
     found = parsed(parse_size)(node)
     if found < MIN_MEMORY_BYTES:
         raise InvalidContent(node.where, f"is {found} bytes, and engines give {MIN_MEMORY_BYTES}")
     return found
 
 
-def _cpus(node: Node) -> Decimal:
+def read_cpus(node: Node) -> Decimal:
+    """Read a number of processors, to a thousandth."""
     value = node.value
     number = isinstance(value, int | float) and not isinstance(value, bool) and finite(value)
     found = Decimal(str(value)) if number else Decimal(-1)
@@ -117,13 +119,13 @@ class ContainerSettings:
         default=(),
     )
     memory: int = setting(
-        _memory,
+        read_memory,
         'most memory the module may use: `"512 MB"`, `"1 GiB"`',
         default=0,
         shown="no limit",
     )
     cpus: Decimal = setting(
-        _cpus,
+        read_cpus,
         "most processors the module may use, to a thousandth: `0.5`, `2`",
         default=Decimal(0),
         shown="no limit",

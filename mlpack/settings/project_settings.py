@@ -1,7 +1,7 @@
 """``mlpack.toml``: the settings of one project, checked as a whole.
 
 The tables that most commands use are here; those of what runs releases, which are larger, in
-:mod:`mlpack.settings.edge` and :mod:`mlpack.settings.targets`.
+:mod:`mlpack.settings.edge`, :mod:`mlpack.settings.targets` and :mod:`mlpack.settings.azureml`.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from mlpack.settings.reader import (
 )
 
 if TYPE_CHECKING:
+    from mlpack.settings.azureml import AzureMLSettings
     from mlpack.settings.edge import EdgeSettings, ModuleSettings
     from mlpack.settings.targets import AciSettings, DeploySettings, KubernetesSettings
 
@@ -282,6 +283,7 @@ LARGER_TABLES: Mapping[str, tuple[str, str]] = {
     "edge": ("edge", "EdgeSettings"),
     "kubernetes": ("targets", "KubernetesSettings"),
     "aci": ("targets", "AciSettings"),
+    "azureml": ("azureml", "AzureMLSettings"),
     "deploy": ("targets", "DeploySettings"),
 }
 """Tables of what runs releases, each with the module and the name of its type.
@@ -377,6 +379,13 @@ class ProjectSettings:
         from mlpack.settings.targets import AciSettings
 
         return self._larger("aci", AciSettings)
+
+    @cached_property
+    def azureml(self) -> AzureMLSettings:
+        """``[azureml]``."""
+        from mlpack.settings.azureml import AzureMLSettings
+
+        return self._larger("azureml", AzureMLSettings)
 
     def _larger(self, name: str, kind: type[T]) -> T:
         found = self.larger.get(name)

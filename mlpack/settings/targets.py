@@ -209,11 +209,12 @@ _KEY = re.compile(
 )
 _VALUE = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?")
 _HINT = "lower-case letters, digits and - between them"
-_name = matching(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", "a name of Kubernetes", _HINT)
+kubernetes_name = matching(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", "a name of Kubernetes", _HINT)
 _dotted = matching(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?", "a name of Kubernetes", _HINT)
 
 
-def _node_labels(node: Node) -> Mapping[str, str]:
+def node_labels(node: Node) -> Mapping[str, str]:
+    """Read labels of a cluster's nodes."""
     found = node.text_map()
     for key, value in found.items():
         if not _KEY.fullmatch(key) or not _VALUE.fullmatch(value):
@@ -232,7 +233,7 @@ class KubernetesSettings:
     """``[kubernetes]``: how a cluster runs the release."""
 
     namespace: str = setting(
-        optional(_name), "where the objects go", default="", shown="what `kubectl` uses"
+        optional(kubernetes_name), "where the objects go", default="", shown="what `kubectl` uses"
     )
     replicas: int = setting(
         integer(maximum=MAX_REPLICAS),
@@ -247,7 +248,7 @@ class KubernetesSettings:
         listed(_dotted), "names of Secrets whose keys become variables of the module", default=()
     )
     broker: Mapping[str, str] = setting(
-        _node_labels,
+        node_labels,
         "labels of the MQTT broker's pods, the only ones it may then reach at that port",
         factory=dict,
         shown="any address",
@@ -259,7 +260,7 @@ class KubernetesSettings:
         shown="the cluster's own",
     )
     groups: Mapping[str, Mapping[str, str]] = setting(
-        tables(_node_labels),
+        tables(node_labels),
         'labels of each device group\'s nodes: `vans = { "site" = "depot-3" }`',
         factory=dict,
         shown=f"`{NODE_LABEL}=NAME`",
@@ -288,7 +289,7 @@ class AciSettings:
         shown="none",
     )
     dns_label: str = setting(
-        optional(_name),
+        optional(kubernetes_name),
         "the address is then `LABEL.REGION.azurecontainer.io`",
         default="",
         shown="none",
