@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mlpack.api.deployment_content import (
@@ -15,6 +16,7 @@ from mlpack.api.deployment_content import (
     image_repository,
     module_name,
     release_content,
+    sent_content,
 )
 from mlpack.api.plan import plan
 from mlpack.errors import MlpackError
@@ -97,12 +99,16 @@ def prepare(session: Session, request: Deploy) -> PreparedRollout:
         seen = replace(seen, untagged=mistagged(devices))
         first = decide(rollout, seen, now)
         fleet = plan(project, group, release, devices, stages=policy.stages)
+    following = allowed(first)
+    sent = partial(sent_content, project, content, session.environment)
+    if mine is None:
+        sent()  # so that a secret that is missing is told before anything is changed
     return PreparedRollout(
         rollout=rollout,
         module=module,
-        content=content,
+        content=sent,
         seen=seen,
-        next=allowed(first),
+        next=following,
         rivals=_rivals(seen, first, module) if isinstance(first, Tag | Create) else (),
         fleet=fleet,
         ledger=Ledger(project.ledger),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlpack.errors import MissingFile, MlpackError
+from mlpack.errors import MissingFile, MlpackError, UsageError
+from mlpack.humanize import nearest
 from mlpack.iotedge.checks import require_valid, warnings
 from mlpack.iotedge.deployment import (
     Deployment,
@@ -23,9 +24,9 @@ from mlpack.iotedge.deployment import (
 )
 from mlpack.iotedge.manifest import CONTENT, Problem, load, read_manifest
 from mlpack.iotedge.module import ALL, edge_module, model_module, wants_gpu
-from mlpack.iotedge.secrets import Passwords
+from mlpack.iotedge.secrets import Passwords, accepted_paths, secret_paths, with_values
 from mlpack.model.version import BASE
-from mlpack.oci.descriptor import InvalidContent, Node, Reference
+from mlpack.oci.descriptor import InvalidContent, Node, Platform, Reference
 from mlpack.oci.image import Image
 from mlpack.project.directory import ProjectDirectory, read_template, read_text
 from mlpack.project.references import FoundImage, find_image, rebuilt_bytes
@@ -138,9 +139,11 @@ class PinnedRelease:
 class CheckedManifest:
     """A manifest's text, and the release it runs; a base deployment runs none."""
 
-    text: str
+    text: str = field(repr=False)
     warnings: tuple[Problem, ...]
     release: PinnedRelease | None = None
+    secrets: frozenset[str] = frozenset()
+    """Paths of requested secrets in clear, besides passwords of registries."""
 
 
 def checked_manifest(
@@ -152,17 +155,32 @@ def checked_manifest(
         allowed = Passwords.EITHER if request.patch else Passwords.CLEAR
     speed = link_speed(project.settings, request.device_group)
     release = None if request.base else pinned_release(project, request)
-    if release is None:
-        text = base_text(project, speed)
-    elif request.patch:
-        text = _patched(project.root / request.patch, release)
-    else:
-        text = _written(project, request, release, (speed, environment))
-    if request.secret and not (request.patch or request.template or request.layered):
-        text = with_passwords(project, text, environment)
+    made = _Written(base_text(project, speed))
+    if release is not None and request.patch:
+        made = _patched(project.root / request.patch, request, release)
+    elif release is not None:
+        made = _written(project, request, release, (speed, environment))
+    if request.secret and not request.patch:
+        made = _with_secrets(project, request, made, environment)
+    manifest = require_valid(made.text.encode(), allowed, made.secrets)
     return CheckedManifest(
-        text=text, warnings=warnings(require_valid(text.encode(), allowed)), release=release
+        text=made.text,
+        warnings=(*made.left, *warnings(manifest)),
+        release=release,
+        secrets=made.secrets,
     )
+
+
+@dataclass(frozen=True)
+class _Written:
+    """A manifest that is not checked yet."""
+
+    text: str = field(repr=False)
+    secrets: frozenset[str] = frozenset()
+    """Paths at which secrets are in clear, as requested."""
+
+    left: tuple[Problem, ...] = ()
+    """What a template has that looks like a variable, and stays."""
 
 
 def pinned_release(project: ProjectDirectory, request: Render) -> PinnedRelease:
@@ -194,12 +212,13 @@ def link_speed(settings: ProjectSettings, group: str = "") -> int:
     return min((each for each in known if each), default=0)
 
 
-def _patched(path: Path, release: PinnedRelease) -> str:
-    from mlpack.iotedge.template import patch
+def _patched(path: Path, request: Render, release: PinnedRelease) -> _Written:
+    from mlpack.iotedge.patch import patch
 
     text = _content(path)
-    read_manifest(text.encode())
-    return patch(text, release.module, release.image)
+    found = secret_paths(read_manifest(text.encode()))
+    accepted = accepted_paths(request.allow_secrets, found)
+    return _Written(patch(text, release.module, release.image), accepted)
 
 
 def _written(
@@ -207,7 +226,7 @@ def _written(
     request: Render,
     release: PinnedRelease,
     link: tuple[int, Mapping[str, str]],
-) -> str:
+) -> _Written:
     found, (speed, environment) = release.found, link
     pulled = (found.image,) if request.platform else images(found.store, found.target)
     whole = release_deployment(
@@ -218,23 +237,62 @@ def _written(
     if request.template:
         from mlpack.iotedge.template import Variables
 
+        named = {name: each.image for name, each in project.settings.edge.modules.items()}
         variables = Variables(
             module=release.module,
             image=release.image,
             environment=environment,
+            images={**named, **request.images},
             passwords=request.secret,
         )
-        return _from_template(project.root / request.template, release, whole, variables)
+        return _from_template(project, request, (release, whole), variables)
     if request.layered:
-        return dump({CONTENT: layered(whole)})
-    return render(whole, read_template(TEMPLATE))
+        return _Written(dump({CONTENT: layered(whole)}))
+    return _Written(render(whole, read_template(TEMPLATE)))
+
+
+def _with_secrets(
+    project: ProjectDirectory, request: Render, made: _Written, environment: Mapping[str, str]
+) -> _Written:
+    """Fill in the logins of registries and the secret variables of ``[edge.modules]``."""
+    text = made.text
+    if not (request.template or request.layered):
+        text = with_passwords(project, text, environment)
+    if request.base:
+        return _Written(text)
+    document, paths = module_secrets(project, json.loads(text), environment)
+    return replace(made, text=dump(document) if paths else text, secrets=made.secrets | paths)
+
+
+def module_secrets(
+    project: ProjectDirectory, document: object, environment: Mapping[str, str]
+) -> tuple[object, frozenset[str]]:
+    """Return a manifest with the secret variables of ``[edge.modules]``, and their paths.
+
+    Raises :class:`~mlpack.project.secret_file.MissingSecret`.
+    """
+    sources = {
+        name: each.secret_env
+        for name, each in project.settings.edge.modules.items()
+        if each.secret_env
+    }
+    if not sources:
+        return document, frozenset()
+    from mlpack.project.secret_file import read_secrets
+
+    return with_values(document, sources, read_secrets(sources, project.root, environment))
 
 
 def _from_template(
-    path: Path, release: PinnedRelease, whole: Deployment, variables: Variables
-) -> str:
-    from mlpack.iotedge.template import fill, with_texts
+    project: ProjectDirectory,
+    request: Render,
+    runs: tuple[PinnedRelease, Deployment],
+    variables: Variables,
+) -> _Written:
+    from mlpack.iotedge.template import covers, fill, image_variables, read, secret_places
+    from mlpack.iotedge.template import with_texts as texts
 
+    (release, whole), path = runs, project.root / (request.template or "")
     text = _content(path)
     if path.suffix in JINJA:
         values = {
@@ -246,17 +304,65 @@ def _from_template(
         }
         text = render_jinja(text, values)
     try:
-        document = load(text.removeprefix("\ufeff").encode())
+        document = read(text)
     except InvalidContent as error:
         raise InvalidTemplate(f"{path}: the result {error.problem}") from error
-    filled = dump(with_texts(fill(document, variables)))
+    stands_for = image_variables(document)
+    _require_used(request, release.module, stands_for)
+    variables.built = _built(project, path, stands_for, request.platform)
+    places = secret_places(document, variables)
+    variables.kept = frozenset() if request.secret else places
+    filled = dump(texts(fill(document, variables)))
     if str(release.image) not in filled:
         raise InvalidTemplate(
             f"{path} has no placeholder for the release's image",
-            hint="write ${IMAGE} or __REGISTRY_IMAGE_LOCATION where it belongs, or change the "
-            "image of a finished manifest with --patch",
+            hint="write ${IMAGE} or __REGISTRY_IMAGE_LOCATION where it belongs, name the module "
+            "that runs it with --module, or change the image of a finished manifest with --patch",
         )
-    return filled
+    secrets = secret_paths(read_manifest(filled.encode())) if request.secret else ()
+    return _Written(
+        filled,
+        frozenset(each for each in secrets if any(covers(place, (each,)) for place in places)),
+        tuple(dict.fromkeys(variables.left)),
+    )
+
+
+def _require_used(request: Render, module: str, variables: Iterable[str]) -> None:
+    """Refuse an image that is named for a module which the template does not have."""
+    from mlpack.iotedge.template import image_key
+
+    keys = [image_key(each) for each in variables]
+    for name in request.images:
+        if name == module:
+            raise UsageError(f"--module {name}=… names the module that runs the release")
+        if not any(f"{key}.".startswith(f"{name}.") for key in keys):
+            modules = dict.fromkeys(key.partition(".")[0] for key in keys)
+            raise UsageError(
+                f"the template has no ${{MODULES.{name}}}{nearest(name, modules)}",
+                hint=f"its modules: {', '.join(modules) or 'none'}",
+            )
+
+
+def _built(
+    project: ProjectDirectory, path: Path, variables: Iterable[str], platform: Platform | None
+) -> Mapping[str, str]:
+    """Return the images that ``module.json`` names: in ``modules/NAME``, or where a path says.
+
+    Nothing is read outside of the project and of the template's own folder.
+    """
+    from mlpack.iotedge.template import built_images, module_folder
+
+    found: dict[str, str] = {}
+    trees = [each.resolve() for each in (project.root, path.parent)]
+    for prefix, folder in dict.fromkeys(map(module_folder, variables)):
+        file = (path.parent / folder / "module.json").resolve()
+        if not any(file.is_relative_to(tree) for tree in trees) or not file.is_file():
+            continue
+        try:
+            found |= built_images(prefix, load(_content(file).encode()), platform)
+        except InvalidContent as error:
+            raise InvalidTemplate(f"{file}: {error}") from error
+    return found
 
 
 def _content(path: Path) -> str:
@@ -270,9 +376,21 @@ def _content(path: Path) -> str:
 def release_content(
     project: ProjectDirectory, module: str, image: Reference, release: FoundImage
 ) -> Mapping[str, object]:
-    """Return the ``modulesContent`` of a release: its module, the other modules, their routes."""
+    """Return the ``modulesContent`` of a release: its module, the other modules, their routes.
+
+    Secret variables are placeholders: :func:`sent_content`.
+    """
     made = ModuleRelease.of(module, image, release)
     return layered(release_deployment(project.settings, made))
+
+
+def sent_content(
+    project: ProjectDirectory, content: Mapping[str, object], environment: Mapping[str, str]
+) -> Mapping[str, object]:
+    """Return what is sent of a release: with secret variables from ``environment`` and files."""
+    filled, paths = module_secrets(project, {CONTENT: content}, environment)
+    require_valid(json.dumps(filled).encode(), Passwords.CLEAR, paths)
+    return Node(filled, "deployment").need(CONTENT).mapping()
 
 
 def base_content(

@@ -369,11 +369,17 @@ class Render:
     module: str = ""
     """Id of the release's module, instead of the one in ``mlpack.toml``."""
 
+    images: Mapping[str, str] = field(default_factory=dict)
+    """Images of other modules of ``template``, by their names: ``${MODULES.NAME}``."""
+
+    allow_secrets: tuple[str, ...] = ()
+    """Paths of secrets in clear that ``patch`` may have; ``*`` is one part of a path."""
+
     device_group: str = ""
     """The group whose link and nodes count; empty: the slowest link of all groups."""
 
     with_secrets: bool = False
-    """Whether registries' passwords are filled in from ``environment``."""
+    """Whether passwords of registries and secrets of modules are filled in."""
 
     token: Path | None = None
     """What ``mlpack azure token`` wrote: the login of the repository, filled in."""
@@ -403,8 +409,20 @@ class Render:
             raise UsageError(f"--{forms[0]} is for IoT Edge, not for --target {self.target}")
         if self.image_volume and self.target != KUBERNETES:
             raise UsageError("--image-volume is for --target kubernetes")
-        if self.secret and self.output is None:
-            raise UsageError("--with-secrets prints nothing", hint="name a file with -o FILE")
+        self._require_uses()
+
+    def _require_uses(self) -> None:
+        """Refuse options that another one is missing for."""
+        if self.images and not self.template:
+            raise UsageError("--module NAME=IMAGE is for --template")
+        if self.allow_secrets and not self.patch:
+            raise UsageError(
+                "--allow-secret is for --patch",
+                hint="a new manifest takes secrets from [edge.modules.NAME] secret_env",
+            )
+        if (self.secret or self.allow_secrets) and self.output is None:
+            option = "--with-secrets" if self.secret else "--allow-secret"
+            raise UsageError(f"{option} prints nothing", hint="name a file with -o FILE")
 
     @property
     def secret(self) -> bool:

@@ -276,7 +276,7 @@ def _read(session: Session, path: Path) -> Local:
     """Read and check a manifest, and tell the user what is left out."""
     if not path.exists():
         raise NoManifest(f"{path} does not exist")
-    manifest = require_valid(read_file(path), Passwords.EITHER)
+    manifest = require_valid(read_file(path), Passwords.HERE)
     local = read_local(manifest)
     compose_text(local.modules, ComposeProject(name="check"))
     for each in warnings(manifest):

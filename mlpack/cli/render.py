@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     mlpack render --base --device-group vans -o base.json     once for a group of devices
     mlpack render fan:2 --layered -o fan-2.json               once for each release
     mlpack render fan --template deployment.template.json -o deployment.json
+    mlpack render fan --template deployment.template.json --module pump=r.io/edge/pump:4 -o d.json
     mlpack render fan --patch deployment.json --module scorer -o deployment.json
     ACR_PASSWORD=… mlpack render fan --with-secrets -o deployment.json
     mlpack render fan --target compose -o compose.yaml
@@ -77,7 +78,14 @@ if TYPE_CHECKING:
 @click.option(
     "--platform", type=console.PLATFORM, help="Name the image of one platform, not of all of them."
 )
-@click.option("--module", default="", metavar="ID", help="Use this instead of [module] name.")
+@click.option(
+    "--module",
+    "modules",
+    multiple=True,
+    metavar="ID|ID=IMAGE",
+    help="Use ID instead of [module] name; with IMAGE, the image of ${MODULES.ID} of a template "
+    "(may be repeated).",
+)
 @click.option(
     "--device-group",
     "device_group",
@@ -89,8 +97,16 @@ if TYPE_CHECKING:
     "--with-secrets",
     "with_secrets",
     is_flag=True,
-    help="Fill in the passwords of registries from the environment; -o FILE is then yours alone "
-    "to read, and left out of git.",
+    help="Fill in the passwords of registries and the secrets of [edge.modules]; -o FILE is then "
+    "yours alone to read, and left out of git.",
+)
+@click.option(
+    "--allow-secret",
+    "allow_secrets",
+    multiple=True,
+    metavar="JSONPATH",
+    help="Accept the secret that the manifest of --patch has there in clear; * is any part of a "
+    "path (may be repeated).",
 )
 @click.option(
     "--token",
@@ -110,7 +126,11 @@ if TYPE_CHECKING:
 @click.option("--context", default="", metavar="NAME", help="Another context of the kubeconfig.")
 @click.option("--dry-run", is_flag=True, help="Have the cluster check it, and keep nothing.")
 @click.option("--yes", is_flag=True, help="Apply without asking.")
-def render(request: Render, **cluster: Any) -> None:  # noqa: ANN401  (each has its own type)
+def render(
+    request: Render,
+    modules: tuple[str, ...],
+    **cluster: Any,  # noqa: ANN401  (each has its own type)
+) -> None:
     """Write the deployment manifest of a release.
 
     The image is pinned by its digest, and the manifest is checked as a device and
@@ -122,6 +142,7 @@ def render(request: Render, **cluster: Any) -> None:  # noqa: ANN401  (each has 
     az container create --file takes; --target azureml what az ml online-endpoint create and
     online-deployment create take; --target compose the services that mlpack up runs.
     """
+    request = _with_modules(request, modules)
     there = Cluster(**cluster)
     for name, value in cluster.items():
         if value and request.target != KUBERNETES:
@@ -138,6 +159,27 @@ def render(request: Render, **cluster: Any) -> None:  # noqa: ANN401  (each has 
     else:
         # As it is: a patched manifest may end without a line break.
         click.echo(rendered.text, nl=False)
+
+
+def _with_modules(request: Render, modules: tuple[str, ...]) -> Render:
+    """Read ``--module ID``, once, and ``--module ID=IMAGE``, as often as there are modules."""
+    images: dict[str, str] = {}
+    own: list[str] = []
+    for each in modules:
+        name, equals, image = (part.strip() for part in each.partition("="))
+        if not equals:
+            own.append(name)
+        elif not (name and image) or name in images:
+            what = "names an image twice" if name in images else "names no image"
+            raise UsageError(f"--module {each!r} {what}", hint="write it as --module ID=IMAGE")
+        else:
+            images[name] = image
+    if len(own) > 1:
+        raise UsageError(
+            f"--module {own[0]} and --module {own[1]} exclude each other",
+            hint="one module runs the release; the others have images: --module ID=IMAGE",
+        )
+    return replace(request, module=own[0] if own else "", images=images)
 
 
 @dataclass(frozen=True, kw_only=True)

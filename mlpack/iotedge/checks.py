@@ -32,7 +32,7 @@ from mlpack.iotedge.manifest import (
     read_manifest,
 )
 from mlpack.iotedge.module import HostPort, host_ports, join_options
-from mlpack.iotedge.secrets import Passwords, secret_problems
+from mlpack.iotedge.secrets import Passwords, is_placeholder, secret_problems
 from mlpack.oci.descriptor import InvalidContent, Node
 
 MAX_TWIN_BYTES = 32 * 1024
@@ -43,29 +43,40 @@ _NUMBER_BYTES, _BOOL_BYTES = 8, 4
 _MOVING = re.compile(r":(?:latest|[0-9]+(?:\.[0-9]+)?)$")
 
 
-def problems(content: bytes, passwords: Passwords = Passwords.PLACEHOLDER) -> tuple[Problem, ...]:
+def problems(
+    content: bytes,
+    passwords: Passwords = Passwords.PLACEHOLDER,
+    accepted: Collection[str] = (),
+) -> tuple[Problem, ...]:
     """Return everything that is wrong with a manifest's bytes."""
     try:
-        return manifest_problems(read_manifest(content), passwords)
+        return manifest_problems(read_manifest(content), passwords, accepted)
     except InvalidDeployment as error:
         return error.problems
 
 
-def require_valid(content: bytes, passwords: Passwords = Passwords.PLACEHOLDER) -> Manifest:
+def require_valid(
+    content: bytes,
+    passwords: Passwords = Passwords.PLACEHOLDER,
+    accepted: Collection[str] = (),
+) -> Manifest:
     """Read a manifest; raise :class:`InvalidDeployment` with every problem it has."""
     manifest = read_manifest(content)
-    found = manifest_problems(manifest, passwords)
+    found = manifest_problems(manifest, passwords, accepted)
     if found:
         raise InvalidDeployment(found)
     return manifest
 
 
 def manifest_problems(
-    manifest: Manifest, passwords: Passwords = Passwords.PLACEHOLDER
+    manifest: Manifest,
+    passwords: Passwords = Passwords.PLACEHOLDER,
+    accepted: Collection[str] = (),
 ) -> tuple[Problem, ...]:
     """Return everything that is wrong with a manifest that could be read.
 
-    ``passwords``: whether those of registries may be in clear; no other secret may.
+    ``passwords``: whether those of registries may be in clear; no other secret may, except those
+    at the paths ``accepted``.
     """
     check = _layered if manifest.layered else _whole
     found = dict.fromkeys((*manifest.problems, *check(manifest)))
@@ -73,7 +84,8 @@ def manifest_problems(
     for name, section in manifest.sections.items():
         # A name refused for a better reason above is not refused again as a twin's key.
         found |= dict.fromkeys(p for p in twin_problems(section.desired) if p.path not in named)
-        found |= dict.fromkeys(secret_problems(name, section.desired, passwords))
+        secrets = secret_problems(name, section.desired, passwords)
+        found |= dict.fromkeys(each for each in secrets if each.path not in accepted)
     return tuple(found)
 
 
@@ -283,8 +295,24 @@ def warnings(manifest: Manifest) -> tuple[Problem, ...]:
     if section is None:
         return ()
     groups = (members(section.desired, group) for group in ("systemModules", "modules"))
-    settings = (dict(members(module)).get("settings") for group in groups for _, module in group)
-    return tuple(each for found in settings if found for each in _warnings(found))
+    modules = [module for group in groups for _, module in group]
+    settings = [dict(members(module)).get("settings") for module in modules]
+    return (
+        *(each for found in settings if found for each in _warnings(found)),
+        *(each for module in modules for each in _variables(module)),
+    )
+
+
+def _variables(module: Node) -> Iterator[Problem]:
+    """Find variables of a module whose values were to be filled in."""
+    for _, variable in members(module, "env"):
+        for key, node in members(variable):
+            if key == "value" and isinstance(node.value, str) and is_placeholder(node.value):
+                yield Problem(
+                    node.where,
+                    f"{node.value.strip()} is filled in by --with-secrets or mlpack deploy, and by "
+                    "no device",
+                )
 
 
 def _warnings(settings: Node) -> Iterator[Problem]:

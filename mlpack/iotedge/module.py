@@ -267,8 +267,13 @@ def model_module(
 
 
 def edge_module(name: str, settings: EdgeModuleSettings) -> Module:
-    """Return a module of ``[edge.modules]``, which runs next to the release's."""
-    return _module(name, settings.image, settings.version, settings, {})
+    """Return a module of ``[edge.modules]``, which runs next to the release's.
+
+    Its secret variables are placeholders: :func:`mlpack.iotedge.secrets.with_values` fills them in.
+    """
+    made = _module(name, settings.image, settings.version, settings, {})
+    secret = {key: each.placeholder for key, each in settings.secret_env.items()}
+    return replace(made, env={**made.env, **secret})
 
 
 def _module(

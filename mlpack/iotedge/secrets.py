@@ -7,13 +7,18 @@ and those only on request.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from copy import deepcopy
 from enum import Enum
+from typing import Any
 
-from mlpack.iotedge.manifest import AGENT, HUB, Problem, members
-from mlpack.iotedge.module import is_options_member, join_options
+from mlpack.errors import UsageError
+from mlpack.iotedge.manifest import AGENT, HUB, Manifest, Problem, members, read_manifest
+from mlpack.iotedge.module import CREATE_OPTIONS, is_options_member, join_options
 from mlpack.oci.descriptor import InvalidContent, Node
+from mlpack.settings.edge import SecretSource
 
 CREDENTIALS = "registryCredentials"
 
@@ -28,10 +33,20 @@ class Passwords(Enum):
     CLEAR = "clear"
     """The password itself: the manifest can be sent."""
 
+    HERE = "here"
+    """Either, and so may any other secret: the manifest runs on this machine and goes nowhere."""
+
 
 _PLACEHOLDER = re.compile(
-    r"\s*(?:\$\{[^}]*\}|\$\{\{[^}]*\}\}|\$[A-Z][A-Z0-9_]*|<[^>]*>|__[A-Z0-9_]+)\s*"
+    r"""(?x) \s* (?:
+        (?: \$ \{ [^}]* \} )+ | \$ \{\{ [^}]* \}\} | \$ \( [^)]* \) | \{\{ [^}]* \}\}
+      | [#] \{ [^}]* \} [#]
+      | < [^>]* > | __ [A-Z0-9_]+ | % [A-Z] [A-Z0-9_]* %
+      | \$ [A-Z] [A-Z0-9]* (?: _ [A-Za-z0-9_]* )? | \$ (?i: container_registry_ ) \w+
+    ) \s*"""
 )
+"""Variables as tools write them; a bare one in small letters may well be the password."""
+
 _HARMLESS = frozenset({"", "true", "false", "yes", "no", "on", "off", "none", "null", "0", "1"})
 
 _NAME = re.compile(
@@ -49,19 +64,28 @@ _VALUES = {
     "a password": r"(?i)\b(?:password|pwd)\s*=\s*(?![$<{])[^;\s]",
     "an Azure key": r"(?<![\w+/=-])(?:[A-Za-z0-9+/]{86}==|[A-Za-z0-9+/]{43}=)(?![\w+/=])",
 }
-_ADVICE = "keep it out of the manifest: a file on the device that the module mounts, or a key vault"
+_ADVICE = (
+    "keep it out of the manifest: a file on the device that the module mounts, a key vault, or "
+    "[edge.modules.NAME] secret_env"
+)
+_FLAG = re.compile(r"--?[A-Za-z][\w.:-]*")
+_WORD = re.compile(r"\s*-{0,2}[A-Za-z_][\w.:-]*\s*")
+HIDDEN = "***"
 
 
 def secret_problems(module: str, desired: Node, passwords: Passwords) -> Iterator[Problem]:
     """Find secrets in the desired properties of ``module``, without repeating any."""
+    if passwords is not Passwords.HERE:
+        yield from clear_secrets(module, desired)
     if module == AGENT:
-        yield from _Walk(desired, f"runtime.settings.{CREDENTIALS}").problems()
         yield from _credentials(desired, passwords)
-    elif module == HUB:
-        # A route may well name $body.password.
-        yield from _Walk(desired, "routes").problems()
-    else:
-        yield from _Walk(desired).problems()
+
+
+def clear_secrets(module: str, desired: Node) -> Iterator[Problem]:
+    """Find secrets in clear, except passwords of registries."""
+    # A route may well name $body.password.
+    left_out = {AGENT: f"runtime.settings.{CREDENTIALS}", HUB: "routes"}
+    yield from _Walk(desired, left_out.get(module, "")).problems()
 
 
 def is_placeholder(text: str) -> bool:
@@ -73,14 +97,97 @@ def is_placeholder(text: str) -> bool:
     return _PLACEHOLDER.fullmatch(text) is not None
 
 
-def redacted(document: object) -> object:
-    """Return a copy of a manifest that can be shown: passwords of registries are hidden."""
-    if isinstance(document, Mapping):
-        return {
-            key: _hidden(value) if key == CREDENTIALS else redacted(value)
-            for key, value in document.items()
-        }
-    return [redacted(each) for each in document] if isinstance(document, list) else document
+def redacted(document: object, paths: Collection[str] = ()) -> object:
+    """Return a copy of a manifest that can be shown: passwords of registries are hidden.
+
+    So are the secrets at ``paths``. All of ``createOptions`` are hidden if they have one.
+    """
+    return _redacted(document, paths, "")
+
+
+def _redacted(document: object, paths: Collection[str], where: str) -> object:
+    if isinstance(document, list):
+        return [_redacted(each, paths, f"{where}[{n}]") for n, each in enumerate(document)]
+    if not isinstance(document, Mapping):
+        return HIDDEN if where in paths else document
+    options = f"{where}.{CREATE_OPTIONS}"
+    shown: dict[str, object] = {}
+    for key, value in document.items():
+        inside = f"{where}.{key}" if where else key
+        if key == CREDENTIALS:
+            shown[key] = _hidden(value)
+        elif is_options_member(key) and any(each.startswith(options) for each in paths):
+            shown[key] = HIDDEN
+        else:
+            shown[key] = _redacted(value, paths, inside)
+    return shown
+
+
+def with_values(
+    document: object,
+    sources: Mapping[str, Mapping[str, SecretSource]],
+    values: Mapping[str, Mapping[str, str]],
+) -> tuple[object, frozenset[str]]:
+    """Return a manifest with the placeholders of secret variables filled in, and their paths.
+
+    ``sources`` and ``values`` are by module and variable.
+    """
+    made, paths = deepcopy(document), set()
+    for name, node in (read_manifest(json.dumps(made).encode()).modules or {}).items():
+        for variable, source in sources.get(name, {}).items():
+            found = dict(members(node, "env", variable)).get("value")
+            if found is not None and found.value == source.placeholder:
+                place = _at(made, found.where)
+                place["value"] = values[name][variable]
+                paths.add(found.where)
+    return made, frozenset(paths)
+
+
+def _at(document: Any, where: str) -> dict[str, Any]:  # noqa: ANN401  (a walk through JSON)
+    """Return the object whose member is at the path ``where``."""
+    while isinstance(document, dict):
+        key = next(each for each in document if f"{where}.".startswith(f"{each}."))
+        if key == where:
+            return document
+        document, where = document[key], where.removeprefix(f"{key}.")
+    raise KeyError(where)
+
+
+def secret_paths(manifest: Manifest) -> frozenset[str]:
+    """Return where a manifest has secrets in clear, except passwords of registries."""
+    sections = manifest.sections.items()
+    return frozenset(
+        each.path for name, section in sections for each in clear_secrets(name, section.desired)
+    )
+
+
+def accepted_paths(patterns: Iterable[str], found: Collection[str]) -> frozenset[str]:
+    """Return those of the paths ``found`` that ``patterns`` name.
+
+    A pattern is a path as messages show it; ``*`` is one part of it, and ``$.`` and ``['part']``
+    are read as in JSONPath. Raises :class:`NoSuchSecret` for one that names nothing.
+    """
+    accepted: set[str] = set()
+    for each in patterns:
+        same = {path for path in found if _pattern(each).fullmatch(path)}
+        if not same:
+            listed = ", ".join(sorted(found))
+            raise NoSuchSecret(
+                f"--allow-secret {each} names no secret of the manifest",
+                hint=f"it has: {listed}" if listed else "it has none: leave the option out",
+            )
+        accepted |= same
+    return frozenset(accepted)
+
+
+class NoSuchSecret(UsageError):
+    """A path at which a manifest has no secret."""
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    text = re.sub(r"""\[(['"])(.*?)\1\]""", r".\2", text.strip()).removeprefix("$.").lstrip(".")
+    parts = (re.escape(each) for each in re.split(r"\*", text))
+    return re.compile(r"[^.\[\]]+".join(parts))
 
 
 def holds_password(document: object) -> bool:
@@ -93,7 +200,7 @@ def _hidden(credentials: object) -> object:
         return credentials
     return {
         name: {
-            key: "***"
+            key: HIDDEN
             if key.lower() == "password" and isinstance(value, str) and not is_placeholder(value)
             else value
             for key, value in login.items()
@@ -106,15 +213,15 @@ def _hidden(credentials: object) -> object:
 
 def _credentials(desired: Node, passwords: Passwords) -> Iterator[Problem]:
     logins = members(desired, "runtime", "settings", CREDENTIALS)
-    for key, password in (pair for _, login in logins for pair in members(login)):
-        if key != "password" or not isinstance(password.value, str) or not password.value.strip():
+    for key, node in (pair for _, login in logins for pair in members(login)):
+        if not isinstance(node.value, str) or not node.value.strip():
             continue
-        filled = not is_placeholder(password.value)
-        if filled and passwords is Passwords.PLACEHOLDER:
+        filled = not is_placeholder(node.value)
+        if filled and key == "password" and passwords is Passwords.PLACEHOLDER:
             advice = "write a variable such as ${ACR_PASSWORD}, or use --with-secrets"
-            yield Problem(password.where, f"is in clear text: {advice}")
+            yield Problem(node.where, f"is in clear text: {advice}")
         if not filled and passwords is Passwords.CLEAR:
-            yield Problem(password.where, "is a variable that is not set in the environment")
+            yield Problem(node.where, "is a variable that is not set in the environment")
 
 
 class _Walk:
@@ -165,8 +272,22 @@ class _Walk:
                     if isinstance(variable.value, str):
                         name, _, value = variable.value.partition("=")
                         yield from self._walk(Node(value, variable.where), name)
+            elif key.lower() in ("cmd", "entrypoint") and isinstance(each.value, list):
+                yield from self._words(each)
             else:
                 yield from self._walk(each, key)
+
+    def _words(self, node: Node) -> Iterator[Problem]:
+        """Look at the words of a command: ``ApiKey=…``, ``--api-key=…``, ``--api-key …``."""
+        flag = ""
+        for each in node.elements():
+            if not isinstance(each.value, str):
+                continue
+            name, equals, value = each.value.partition("=")
+            named = _secret(name.strip(), value) if equals and _WORD.fullmatch(name) else ""
+            if what := named or _secret(flag, each.value):
+                yield Problem(each.where, f"holds {what}: {_ADVICE}")
+            flag = each.value if _FLAG.fullmatch(each.value) else ""
 
 
 def _secret(name: str, value: str) -> str:

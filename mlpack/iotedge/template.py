@@ -1,70 +1,139 @@
-"""Other tools' deployments: filling in the variables of their templates, and another image in one.
+"""Templates of deployments: filling in their variables, as the tools that have them do.
 
-``${NAME}`` and ``$NAME`` as in the templates of VS Code and iotedgedev, ``${MODULES.fan}`` or
-``${IMAGE}`` for the image of the release, and ``__NAME`` as in the templates of the older
-Azure ML tutorials (Azure/ai-toolkit-iot-edge, iot-workshop-deployment-template.json:
-``__MODULE_NAME``, ``__REGISTRY_IMAGE_LOCATION``, ``__REGISTRY_NAME``, ``__REGISTRY_USER_NAME``
-and ``__REGISTRY_PASSWORD``).
+``${NAME}`` and ``$NAME`` as VS Code (vscode-azure-iot-edge, ``expandEnv``) and iotedgedev
+(``os.path.expandvars``) fill them in: names of letters, digits and ``_`` in any case, once, from
+the environment; ``$edgeAgent``, ``$edgeHub`` and ``$upstream`` are never variables, and neither
+tool has an escape. iotedgedev also takes a variable without quotes, whose value is JSON:
+``"timeToLiveSecs": ${TTL}``. ``${MODULES.pump}``, ``${MODULES.pump.amd64}``,
+``${MODULES.pump.debug}`` and ``${MODULEDIR<../pump>}`` are images.
 
-Where only the image changes, every other byte stays as it is. A manifest read and written again
-would differ in spaces, order and escapes; in ``createOptions`` such a difference alone makes
-edgeAgent create the container again.
+``__NAME`` as in the templates of the older Azure ML tutorials (Azure/ai-toolkit-iot-edge,
+iot-workshop-deployment-template.json: ``__MODULE_NAME``, ``__REGISTRY_IMAGE_LOCATION``,
+``__REGISTRY_NAME``, ``__REGISTRY_USER_NAME`` and ``__REGISTRY_PASSWORD``).
+
+Both tools leave a variable without a value in the manifest. Here that is an error, or a warning
+where the text may mean something else (``$HOME`` in a command).
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mlpack.errors import MlpackError
-from mlpack.humanize import nearest
 from mlpack.iotedge.deployment import InvalidTemplate
-from mlpack.iotedge.manifest import AGENT, CONTENT, DESIRED, PLACES, Problem
-from mlpack.iotedge.module import CREATE_OPTIONS, split_options
-from mlpack.iotedge.secrets import CREDENTIALS
-from mlpack.oci.descriptor import Reference
+from mlpack.iotedge.manifest import (
+    AGENT,
+    CONTENT,
+    DESIRED,
+    InvalidDeployment,
+    Problem,
+    load,
+    read_manifest,
+)
+from mlpack.iotedge.module import CREATE_OPTIONS, is_options_member, split_options
+from mlpack.iotedge.secrets import CREDENTIALS, secret_paths
+from mlpack.oci.descriptor import InvalidContent, Node, Platform, Reference
 
 _VARIABLE = re.compile(
     r"""
-      \$\{ (?P<braced> [^}]* ) \}
-    | \$ (?P<bare> [A-Z][A-Z0-9_]* ) \b
+      \$\{ (?P<image> MODULES\.[^{}<>]+ | MODULEDIR<[^<>]+>(?:\.[^{}<>]+)? ) \}
+    | \$\{ (?P<braced> [A-Za-z0-9_]+ ) \}
+    | \$\{ (?P<other> [^{}]* ) \}
+    | \$ (?P<bare> [A-Za-z_][A-Za-z0-9_]* )
     | (?<![A-Za-z0-9_]) __ (?P<tutorial> [A-Z][A-Z0-9]*(?:_[A-Z0-9]+)* ) (?:__)? (?![A-Za-z0-9_])
     """,
     re.VERBOSE,
 )
+_NEVER = frozenset({"edgeAgent", "edgeHub", "upstream", "schema"})
+"""Names that follow a ``$`` in every manifest; ``$schema-template`` is a template's own."""
+
+_TEMPLATE_VERSION = "$schema-template"
+_SYSTEM_PROPERTY = re.compile(r"(?![A-Z][A-Z0-9_]*$)")
+"""What follows a ``$`` in a route, such as ``$body``: written otherwise than a variable is."""
+
+_ANY_CASE = "CONTAINER_REGISTRY_"
+"""Variables whose last part VS Code and iotedgedev take from a registry's name."""
+
+_JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+_WITHOUT_QUOTES = "\x00"
+"""Begins a text that stands for a variable without quotes."""
+
 USERNAME, PASSWORD = "MLPACK_REGISTRY_USERNAME", "MLPACK_REGISTRY_PASSWORD"
 """The variables of the login for the registry that releases are pulled from."""
 
 LOGIN = "mlpack"
 """That login's name in a manifest."""
 
+_ASSUMED = "31415926"
+"""A number is a text, too, and a value of JSON."""
+
 _ACR = ".azurecr.io"
-_MODULES = "MODULES."
+_MODULES, _FOLDER = "MODULES.", "MODULEDIR<"
+
+
+@dataclass(frozen=True, slots=True)
+class Unfilled:
+    """A variable that has no value."""
+
+    text: str
+    """As it is written."""
+
+    name: str
+    where: str
+    image: str = ""
+    """The module whose image it is; empty for a variable of the environment."""
 
 
 @dataclass(slots=True)
 class Variables:
-    """The values of variables; ``missing`` are those met that have none."""
+    """The values of variables, and what was found while filling them in."""
 
     module: str
     image: Reference | None
     environment: Mapping[str, str] = field(default_factory=dict)
+    images: Mapping[str, str] = field(default_factory=dict)
+    """Images by module: of ``[edge.modules]``, and those the user names."""
+
+    built: Mapping[str, str] = field(default_factory=dict)
+    """Images by variable, which ``module.json`` names (:func:`built_images`)."""
+
     passwords: bool = False
     """Whether the passwords of registries are filled in; else they stay variables."""
 
-    missing: list[Problem] = field(default_factory=list)
+    kept: Collection[str] = ()
+    """Paths of texts whose variables stay."""
+
+    assumed: str = ""
+    """The value of every variable that has none; empty: it is missing."""
+
+    missing: list[Unfilled] = field(default_factory=list)
+    left: list[Problem] = field(default_factory=list)
+    """Texts that look like variables and stay."""
+
+    filled: set[str] = field(default_factory=set)
+    """Paths of texts in which a variable of the environment was filled in."""
 
     def get(self, name: str) -> str | None:
         """Return the value of ``name``, or ``None``."""
-        if name.startswith(_MODULES):
-            # ${MODULES.fan.amd64} and ${MODULES.fan.debug} name one of several images.
-            ours = self.image is not None and name.split(".")[1] == self.module
-            return str(self.image) if ours else None
-        return self._known.get(name, self.environment.get(name))
+        found = self._known.get(name, self.environment.get(name))
+        if found is None and name.upper().startswith(_ANY_CASE):
+            same = [each for each in self.environment if each.upper() == name.upper()]
+            found = self.environment[same[0]] if len(same) == 1 else None
+        return found if found is not None else self.assumed or None
+
+    def image_of(self, variable: str) -> str | None:
+        """Return the image that ``MODULES.pump.amd64`` or ``MODULEDIR<../pump>`` stands for."""
+        key = image_key(variable)
+        for each in _shortened(key):
+            if each in self.images:
+                return self.images[each]
+        if self.image is not None and _module_name(key) == self.module:
+            return str(self.image)
+        return self.built.get(variable)
 
     @property
     def _known(self) -> Mapping[str, str]:
@@ -78,6 +147,112 @@ class Variables:
         }
 
 
+def image_key(variable: str) -> str:
+    r"""Return the module of an image's variable, with what follows its name.
+
+    >>> image_key("MODULES.pump.amd64"), image_key("MODULEDIR<..\\shared/pump>.debug")
+    ('pump.amd64', 'pump.debug')
+    """
+    if variable.startswith(_MODULES):
+        return variable.removeprefix(_MODULES)
+    folder, _, rest = variable.removeprefix(_FOLDER).partition(">")
+    return re.split(r"[\\/]+", folder.rstrip("\\/"))[-1] + rest
+
+
+def module_folder(variable: str) -> tuple[str, str]:
+    r"""Return an image's variable without platform, and the folder of its ``module.json``.
+
+    >>> module_folder("MODULES.pump.amd64"), module_folder("MODULEDIR<..\pump>")
+    (('MODULES.pump', 'modules/pump'), ('MODULEDIR<..\\pump>', '../pump'))
+    """
+    if variable.startswith(_MODULES):
+        name = _module_name(image_key(variable))
+        return _MODULES + name, f"modules/{name}"
+    folder = variable.removeprefix(_FOLDER).partition(">")[0]
+    return f"{_FOLDER}{folder}>", folder.replace("\\", "/")
+
+
+def _shortened(key: str) -> Iterator[str]:
+    """Yield ``pump.amd64.debug``, ``pump.amd64``, ``pump``."""
+    while key:
+        yield key
+        key = key.rpartition(".")[0]
+
+
+def _module_name(key: str) -> str:
+    return key.partition(".")[0]
+
+
+_PLATFORMS = {"linux/amd64": "amd64", "linux/arm64": "arm64v8", "linux/arm/v7": "arm32v7"}
+"""What VS Code and iotedgedev call the platforms of images."""
+
+
+def built_images(prefix: str, document: object, platform: Platform | None) -> Mapping[str, str]:
+    """Return the images of a ``module.json`` by variable, as the tool that builds them names them.
+
+    ``prefix`` is ``MODULES.pump`` or ``MODULEDIR<../pump>``. A variable without a platform stands
+    for the image of ``platform``, or of the only one. Raises :class:`InvalidContent`.
+    """
+    node = Node(document, "module.json").need("image")
+    repository, tag = node.need("repository").text(), node.need("tag")
+    version = tag.need("version").text()
+    names = [name for name, _ in tag.need("platforms").items()]
+    plain = [each for each in names if not each.endswith(".debug")]
+    default = _PLATFORMS.get(str(platform), "") if platform else ""
+    if not default and len(plain) == 1:
+        default = plain[0]
+    found = {}
+    for each in names:
+        found[f"{prefix}.{each}"] = f"{repository}:{version}-{each}"
+        if default and each in (default, f"{default}.debug"):
+            found[prefix + each.removeprefix(default)] = found[f"{prefix}.{each}"]
+    return found
+
+
+def image_variables(document: object) -> tuple[str, ...]:
+    """Return the variables of a document that stand for images, each once."""
+    found: dict[str, None] = {}
+    for text in _texts(document):
+        found |= {each["image"]: None for each in _VARIABLE.finditer(text) if each["image"]}
+    return tuple(found)
+
+
+def _texts(document: object) -> Iterator[str]:
+    if isinstance(document, str):
+        yield document
+    elif isinstance(document, list):
+        for each in document:
+            yield from _texts(each)
+    elif isinstance(document, dict):
+        for key, each in document.items():
+            yield key
+            yield from _texts(each)
+
+
+def read(text: str) -> object:
+    """Read a template's JSON, in which variables may stand without quotes.
+
+    Raises :class:`InvalidContent`.
+    """
+    document = load(_quoted(text.removeprefix("\ufeff")).encode())
+    if isinstance(document, dict):
+        document.pop(_TEMPLATE_VERSION, None)
+    return document
+
+
+def _quoted(text: str) -> str:
+    """Return ``text`` with each variable outside of JSON's strings as a marked string."""
+    made, at = [], 0
+
+    def quoted(part: str) -> str:
+        return _VARIABLE.sub(lambda found: json.dumps(_WITHOUT_QUOTES + found[0]), part)
+
+    for string in _JSON_STRING.finditer(text):
+        made += [quoted(text[at : string.start()]), string[0]]
+        at = string.end()
+    return "".join((*made, quoted(text[at:])))
+
+
 def fill(document: object, variables: Variables) -> object:
     """Fill in every variable of ``document``, in values and in names.
 
@@ -85,13 +260,49 @@ def fill(document: object, variables: Variables) -> object:
     :class:`InvalidTemplate`, which names them all.
     """
     variables.missing.clear()
+    variables.left.clear()
+    variables.filled.clear()
     filled = _fill(document, variables, "", login=False)
     if variables.missing:
-        raise InvalidTemplate(
-            "; ".join(str(each) for each in dict.fromkeys(variables.missing)),
-            hint="set them in the environment, or write their values",
-        )
+        raise _unfilled(variables.missing)
     return filled
+
+
+def secret_places(document: object, variables: Variables) -> frozenset[str]:
+    """Return the paths of texts whose variables are secrets, judging by names and values."""
+    trial = replace(variables, assumed=_ASSUMED, missing=[], left=[], filled=set())
+    try:
+        filled = with_texts(_fill(document, trial, "", login=False))
+        found = secret_paths(read_manifest(json.dumps(filled).encode()))
+    except (InvalidDeployment, InvalidTemplate):
+        return frozenset()  # filling it in, or the checks, tell what is wrong
+    return frozenset(each for each in trial.filled if covers(each, found))
+
+
+def covers(place: str, paths: Iterable[str]) -> bool:
+    """Whether one of ``paths`` is ``place``, or lies in it."""
+    return any(each == place or each.startswith((f"{place}.", f"{place}[")) for each in paths)
+
+
+def _unfilled(missing: Iterable[Unfilled]) -> InvalidTemplate:
+    first: dict[str, Unfilled] = {}
+    for each in missing:
+        first.setdefault(each.text, each)
+    modules = dict.fromkeys(each.image for each in first.values() if each.image)
+    names = dict.fromkeys(each.name for each in first.values() if not each.image)
+    hints = []
+    if names:
+        hints.append(f"set {', '.join(names)} in the environment")
+    if modules:
+        options = " ".join(f"--module {each}=IMAGE" for each in modules)
+        hints.append(
+            f"name images under [edge.modules], or with {options} (--module NAME for the one that "
+            "runs the release)"
+        )
+    return InvalidTemplate(
+        "; ".join(f"{each.where}: {each.text} is not set" for each in first.values()),
+        hint="; ".join(hints),
+    )
 
 
 def fill_logins(document: object, variables: Variables) -> object:
@@ -142,6 +353,28 @@ def with_texts(document: object) -> object:
     return made
 
 
+def _with_objects(settings: dict[str, object]) -> dict[str, object]:
+    """Return ``settings`` with ``createOptions`` as an object if they are texts with variables.
+
+    So a value is written as JSON has it, and one text with a secret does not hide the others.
+    """
+    texts = {key.lower(): each for key, each in settings.items() if is_options_member(key)}
+    whole = "".join(each for _, each in sorted(texts.items()) if isinstance(each, str))
+    if not all(isinstance(each, str) for each in texts.values()) or not _VARIABLE.search(whole):
+        return settings
+    try:
+        options = load(_quoted(whole).encode())
+    except InvalidContent:
+        return settings  # the check of the manifest tells what is wrong with them
+    made: dict[str, object] = {}
+    for key, each in settings.items():
+        if not is_options_member(key):
+            made[key] = each
+        elif CREATE_OPTIONS not in made:
+            made[CREATE_OPTIONS] = options
+    return made
+
+
 def _fill(value: object, variables: Variables, where: str, *, login: bool) -> object:
     if isinstance(value, str):
         return _text(value, variables, where, login=login)
@@ -153,8 +386,8 @@ def _fill(value: object, variables: Variables, where: str, *, login: bool) -> ob
     if not isinstance(value, dict):
         return value
     filled: dict[str, object] = {}
-    for key, each in value.items():
-        name = _text(key, variables, where, login=False)
+    for key, each in _with_objects(value).items():
+        name = _text(key.removeprefix(_WITHOUT_QUOTES), variables, where, login=False)
         if name in filled:
             raise InvalidTemplate(f"{where}: {key!r} becomes {name!r}, which already exists")
         inside = f"{where}.{name}" if where else name
@@ -162,89 +395,78 @@ def _fill(value: object, variables: Variables, where: str, *, login: bool) -> ob
     return filled
 
 
-def _text(text: str, variables: Variables, where: str, *, login: bool) -> str:
+def _text(text: str, variables: Variables, where: str, *, login: bool) -> Any:  # noqa: ANN401
+    """Fill in a text; one that stands for a variable without quotes becomes any value of JSON."""
+    bare = text.startswith(_WITHOUT_QUOTES)
+    text = text.removeprefix(_WITHOUT_QUOTES)
     # The tutorials write the registry's address so; it need not be one of Azure.
     if variables.image is not None:
         text = text.replace(f"__REGISTRY_NAME{_ACR}", variables.image.registry)
 
     def value(found: re.Match[str]) -> str:
-        name = found["braced"] or found["bare"] or found["tutorial"] or ""
-        kept = login and where.endswith(".password") and not variables.passwords
-        known = None if kept else variables.get(name)
-        if known is not None:
-            return known
-        if login:
-            return f"${{{name}}}"
-        if not found["bare"]:  # "$NAME" may be just that: a text of a shell
-            variables.missing.append(Problem(where, f"{found[0]} is not set"))
-        return found[0]
+        known = _value(found, variables, where, login=login)
+        return found[0] if known is None else known
 
-    return _VARIABLE.sub(value, text)
-
-
-_DECODER = json.JSONDecoder()
-_ELEMENT = "[]"
-_MODULES_AT = ("properties", "desired", "modules")
-_IMAGE = ("settings", "image")
-
-
-class NoSuchModule(MlpackError):
-    """A manifest without the image to replace."""
+    filled = _VARIABLE.sub(value, text)
+    if not bare:
+        return filled
+    if filled == text:
+        variables.missing.append(Unfilled(text, text.strip("${}"), where))
+        return text
+    try:
+        return load(filled.encode())
+    except InvalidContent as error:
+        # The value is not repeated: it may be a secret.
+        raise InvalidTemplate(
+            f"{where}: the value of {text} is not a number, an object or another value of JSON",
+            hint=f'write "{text}", in quotes, if it is a text',
+        ) from error
 
 
-def patch(text: str, module: str, image: Reference) -> str:
-    """Return ``text`` with ``image`` as the image of ``module``.
-
-    ``text`` is JSON that was read before, of a whole or a layered deployment. Raises
-    :class:`NoSuchModule` if it has no such module.
-    """
-    images = dict(_images(text))
-    if module not in images:
-        known = ", ".join(sorted(images)) or "none"
-        raise NoSuchModule(
-            f"the deployment has no module {module!r}{nearest(module, images)}",
-            hint=f"its modules: {known}; name the one that runs the release with --module",
-        )
-    start, end = images[module]
-    return text[:start] + json.dumps(str(image)) + text[end:]
-
-
-def _images(text: str) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Yield every module of the user, and the span of its image's text with its quotes."""
-    for path, start, end in _texts(text):
-        before, agent, inside = _around(path)
-        # A layered deployment has dots in its names where a whole one has objects.
-        keys = tuple(".".join(inside).split("."))
-        if agent and before in PLACES and keys[:3] == _MODULES_AT and keys[4:] == _IMAGE:
-            yield keys[3], (start, end)
+def _value(found: re.Match[str], variables: Variables, where: str, *, login: bool) -> str | None:
+    """Return what a variable becomes; ``None`` if the text stays as it is."""
+    if found["image"]:
+        return _image(found, variables, where)
+    name = found["braced"] or found["bare"] or found["tutorial"] or ""
+    if found["bare"] and _is_no_variable(name, where):
+        return None
+    if where in variables.kept or (
+        login and where.endswith(".password") and not variables.passwords
+    ):
+        return f"${{{name}}}"
+    known = variables.get(name) if name else None
+    if known is not None:
+        variables.filled.add(where)
+        return known
+    if login:
+        return f"${{{name}}}" if name else None
+    if found["other"] is None and (not found["bare"] or where.endswith(".image")):
+        variables.missing.append(Unfilled(found[0], name, where))
+    else:  # "$NAME" and "${NAME:-1}" may be just that: a text of a shell
+        variables.left.append(Problem(where, f"{found[0]} is not set, and stays as it is"))
+    return None
 
 
-def _around(path: tuple[str, ...]) -> tuple[tuple[str, ...], bool, tuple[str, ...]]:
-    at = path.index(AGENT) if AGENT in path else len(path)
-    return path[:at], at < len(path), path[at + 1 :]
+def _is_no_variable(name: str, where: str) -> bool:
+    return name in _NEVER or (".routes." in where and bool(_SYSTEM_PROPERTY.match(name)))
 
 
-def _texts(text: str) -> Iterator[tuple[tuple[str, ...], int, int]]:
-    """Yield every string that is a value: its path, its start and its end."""
-    # Not recursive: the reader limits how deep a document may nest.
-    path: list[str] = []
-    at, is_key = 0, False
-    while at < len(text):
-        char = text[at]
-        if char == '"':
-            found, end = _DECODER.raw_decode(text, at)
-            if is_key:
-                path[-1], is_key = str(found), False
-            else:
-                yield tuple(path), at, end
-            at = end
-            continue
-        if char in "{[":
-            path.append(_ELEMENT if char == "[" else "")
-        elif char in "}]":
-            path.pop()
-        if char in "{,":
-            is_key = path[-1] != _ELEMENT
-        elif char in "}]":
-            is_key = False
-        at += 1
+def _image(found: re.Match[str], variables: Variables, where: str) -> str | None:
+    known = variables.image_of(found["image"])
+    if known is None:
+        module = _module_name(image_key(found["image"]))
+        variables.missing.append(Unfilled(found[0], found["image"], where, module))
+        return None
+    if known != variables.built.get(found["image"]):
+        return known
+
+    # What module.json has may have variables: "${CONTAINER_REGISTRY_SERVER}/pump".
+    def value(inner: re.Match[str]) -> str:
+        name = inner["braced"] or inner["bare"]
+        filled = variables.get(name) if name else None
+        if filled is None:
+            variables.missing.append(Unfilled(inner[0], name or inner[0], where))
+        return inner[0] if filled is None else filled
+
+    repository, _, tag = _VARIABLE.sub(value, known).rpartition(":")
+    return f"{repository.lower()}:{tag}"

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from mlpack.errors import MlpackError
+from mlpack.settings.edge import SecretSource
 from mlpack.stores.files import PRIVATE, atomic, followed
 
 _TIMEOUT_SECONDS = 10
+MAX_SECRET_BYTES = 4 * 1024
+"""What a value in a device's twin may have."""
 
 
 class Tracked(MlpackError):
@@ -55,6 +59,58 @@ def require_untracked(path: Path) -> str:
             "file outside of the repository",
         )
     return "" if status == 0 else unknown
+
+
+class MissingSecret(MlpackError):
+    """Secret variables that the environment or a file does not have."""
+
+
+def read_secrets(
+    sources: Mapping[str, Mapping[str, SecretSource]], root: Path, environment: Mapping[str, str]
+) -> Mapping[str, Mapping[str, str]]:
+    """Return the values of secret variables, by module and variable, from where they are kept.
+
+    Files are relative to ``root``; the line break at their end does not count. Raises
+    :class:`MissingSecret`, which names every one that is not there, and :class:`Tracked` for a
+    file that git keeps.
+    """
+    values: dict[str, dict[str, str]] = {}
+    missing = []
+    for module, variables in sources.items():
+        for name, source in variables.items():
+            try:
+                values.setdefault(module, {})[name] = _secret(source, root, environment)
+            except MissingSecret as error:
+                missing.append(f"{name} of module {module}: {error}")
+    if missing:
+        raise MissingSecret(
+            "; ".join(missing),
+            hint="[edge.modules.NAME] secret_env says where each comes from",
+        )
+    return values
+
+
+def _secret(source: SecretSource, root: Path, environment: Mapping[str, str]) -> str:
+    """Return the value, which no message repeats."""
+    if source.kind == "env":
+        if not environment.get(source.name):
+            raise MissingSecret(f"{source.name} is not set in the environment")
+        return environment[source.name]
+    path = root / source.name
+    if not path.is_file():
+        raise MissingSecret(f"{path} is not a file")
+    require_untracked(path)
+    try:
+        with path.open("rb") as content:
+            found = content.read(MAX_SECRET_BYTES + 1)
+        text = found.decode().removesuffix("\n").removesuffix("\r")
+    except (OSError, UnicodeDecodeError) as error:
+        raise MissingSecret(f"{path} cannot be read as a text") from error
+    if len(found) > MAX_SECRET_BYTES:
+        raise MissingSecret(f"{path} has more than {MAX_SECRET_BYTES} bytes")
+    if not text.strip() or "\0" in text:
+        raise MissingSecret(f"{path} holds no text")
+    return text
 
 
 def _existing(folder: Path) -> Path:

@@ -261,7 +261,7 @@ def compose_file(manifest: str, name: str) -> tuple[str, tuple[Skipped, ...]]:
     Raises ``InvalidDeployment``, also for settings that Compose cannot express, or
     ``NothingToRun``.
     """
-    local = read_local(require_valid(manifest.encode(), Passwords.EITHER))
+    local = read_local(require_valid(manifest.encode(), Passwords.HERE))
     return compose_text(local.modules, ComposeProject(name=name)), local.skipped
 
 

@@ -64,8 +64,11 @@ class PreparedRollout:
 
     rollout: Rollout
     module: str
-    content: Mapping[str, object] = field(repr=False)
-    """``modulesContent`` of the release's deployment."""
+    content: Callable[[], Mapping[str, object]] = field(repr=False)
+    """Makes ``modulesContent`` of the release's deployment, with its secrets.
+
+    It is called when the deployment is created and kept nowhere: to continue needs no secret.
+    """
 
     seen: Observation
     next: Action
@@ -273,7 +276,7 @@ class RolloutRun:
         deployment = HubDeployment(
             id=rollout.id,
             labels=rollout.labels(action.stage, now, {Label.PREVIOUS: action.previous}),
-            content=prepared.content,
+            content=prepared.content(),
             condition=action.condition,
             priority=action.priority,
             metrics=DeploymentQueries(rollout.id, prepared.module, rollout.image).metrics,

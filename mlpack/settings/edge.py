@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 
 from mlpack.oci.descriptor import InvalidContent, Node
@@ -94,6 +95,39 @@ def _port(node: Node) -> str:
     return node.text()
 
 
+@dataclass(frozen=True, slots=True)
+class SecretSource:
+    """Where the value of a secret variable comes from: the environment, or a file."""
+
+    kind: str
+    """``env`` or ``file``."""
+
+    name: str
+    """The variable's name, or the file's path, relative to the project."""
+
+    @property
+    def placeholder(self) -> str:
+        """What a manifest has in place of the value.
+
+        >>> SecretSource("env", "KEY").placeholder, SecretSource("file", "a.key").placeholder
+        ('${KEY}', '<file:a.key>')
+        """
+        return f"${{{self.name}}}" if self.kind == "env" else f"<file:{self.name}>"
+
+
+_SOURCE = re.compile(r"(env):([A-Za-z_][A-Za-z0-9_]*)|(file):([^<>\x00-\x1f]+)")
+
+
+def _source(node: Node) -> SecretSource:
+    matched = _SOURCE.fullmatch(node.text())
+    if not matched:
+        # Not repeated in the message: it may be the secret itself.
+        hint = 'write it as "env:NAME" or "file:PATH": secrets stay out of mlpack.toml'
+        raise InvalidContent(node.where, "is not where a secret comes from", hint=hint)
+    kind, name = (each for each in matched.groups() if each)
+    return SecretSource(kind, name)
+
+
 _mount = matching(
     r"(?:/[^:]*|[A-Za-z0-9][A-Za-z0-9_.-]*):/[^:]*(?::[a-zA-Z,]+)?",
     "a mount",
@@ -182,6 +216,12 @@ class EdgeModuleSettings(ContainerSettings):
         text, "its image as edgeAgent reads it; `$upstream:443/…` fetches through a parent device"
     )
     version: str = setting(text, "shown in the device's reports", default="", shown="none")
+    secret_env: Mapping[str, SecretSource] = setting(
+        tables(_source),
+        'variables whose values are secret, each from `"env:NAME"` or `"file:PATH"`: filled in by '
+        "`--with-secrets` and `mlpack deploy`, a placeholder everywhere else",
+        factory=dict,
+    )
 
 
 @settings_table
@@ -195,6 +235,16 @@ class RouteSettings:
     keep_seconds: int = setting(
         _seconds, "how long its messages wait", default=0, shown="`[edge] keep`", key="keep"
     )
+
+
+def _edge_module(node: Node) -> EdgeModuleSettings:
+    found: EdgeModuleSettings = read_table(node, EdgeModuleSettings)
+    for name in found.secret_env:
+        if name in found.env:
+            raise InvalidContent(
+                f"{node.where}.secret_env.{name}", "is in env, too", hint="keep one of the two"
+            )
+    return found
 
 
 def _route(node: Node) -> RouteSettings:
@@ -265,7 +315,7 @@ class EdgeSettings:
         table(SystemModuleSettings), "edgeHub, a table `[edge.hub]`", factory=SystemModuleSettings
     )
     modules: Mapping[str, EdgeModuleSettings] = setting(
-        tables(table(EdgeModuleSettings)),
+        tables(_edge_module),
         "other modules, each a table `[edge.modules.NAME]`",
         factory=dict,
         shown="none",

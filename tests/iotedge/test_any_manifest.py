@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from mlpack.iotedge.checks import problems, warnings
 from mlpack.iotedge.deployment import InvalidTemplate
 from mlpack.iotedge.manifest import InvalidDeployment, read_manifest
+from mlpack.iotedge.patch import NoSuchModule, patch
 from mlpack.iotedge.secrets import Passwords, redacted
-from mlpack.iotedge.template import NoSuchModule, Variables, fill, patch, with_texts
+from mlpack.iotedge.template import Variables, fill, with_texts
 from mlpack.oci.descriptor import Digest, Reference
 from tests.iotedge.test_iotedge_checks import GOOD
 from tests.support import repeats

@@ -27,7 +27,8 @@ from mlpack.iotedge.deployment import (
 )
 from mlpack.iotedge.manifest import InvalidDeployment, Route, parse_route
 from mlpack.iotedge.module import Module, UnpinnedImage, edge_module, model_module
-from mlpack.iotedge.template import Variables, fill, patch, with_texts
+from mlpack.iotedge.patch import patch
+from mlpack.iotedge.template import Variables, fill, with_texts
 from mlpack.oci.descriptor import Digest, Reference
 from mlpack.project.directory import read_template
 from mlpack.settings.edge import (

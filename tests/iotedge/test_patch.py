@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlpack.iotedge.template import NoSuchModule, patch
+from mlpack.iotedge.patch import NoSuchModule, patch
 from mlpack.oci.descriptor import Digest, Reference
 
 NEW = Reference.parse("registry.example.com/edge/fan").pinned(Digest("b" * 64))

@@ -11,18 +11,18 @@ from mlpack.api.requests import Render
 from mlpack.iotedge.secrets import holds_password, redacted
 from mlpack.project.directory import ProjectDirectory
 
-_PRIVATE = "it holds a password, and is for you alone to read"
+PRIVATE = "it holds a secret, and is for you alone to read"
 
 
 def render(project: ProjectDirectory, request: Render, environment: Mapping[str, str]) -> Rendered:
     """Render the manifest, whole or layered, or as a template or another manifest has it."""
     manifest = checked_manifest(project, request, environment)
     document = json.loads(manifest.text.removeprefix("\ufeff"))
-    private = holds_password(document)
+    private = bool(manifest.secrets) or holds_password(document)
     return Rendered(
         text=manifest.text,
-        document={**head(manifest), "deployment": redacted(document)},
-        summary=f"{_summary(request, manifest)}{'; ' + _PRIVATE if private else ''}",
+        document={**head(manifest), "deployment": redacted(document, manifest.secrets)},
+        summary=f"{_summary(request, manifest)}{'; ' + PRIVATE if private else ''}",
         notes=tuple(f"warning: {each}" for each in manifest.warnings),
         private=private,
     )
