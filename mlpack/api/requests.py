@@ -2,8 +2,8 @@
 
 Each has the verb's subject first, which may be passed without its name (``Build("fan:2")``).
 Paths are relative to the directory of the project. Images are written as on the command line:
-``NAME[:VERSION]``, ``NAME@ALIAS``, ``base``, ``oci:PATH[:TAG]``, ``docker-archive:PATH[:NAME]`` or
-a reference to a registry.
+``NAME[:VERSION]``, ``NAME@ALIAS``, ``base``, ``oci:PATH[:TAG]``, ``docker-archive:PATH[:NAME]``,
+``oci-archive:PATH[:NAME]`` or a reference to a registry.
 """
 
 from __future__ import annotations

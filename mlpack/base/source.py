@@ -66,8 +66,8 @@ def pin(text: str, held: str, registries: Registries | None) -> str:
 def open_source(
     text: str, root: Path, platform: Platform, registries: Registries | None = None
 ) -> SourceImage:
-    """Find ``text``: ``oci:PATH[:TAG]`` or ``docker-archive:PATH`` relative to ``root``, or one
-    in a registry, of which only documents are read here.
+    """Find ``text``: an image on disk, its path relative to ``root``, or one in a registry, of
+    which only documents are read here.
     """
     kind, _, path = text.partition(":")
     if in_registry(text):
@@ -77,8 +77,8 @@ def open_source(
     else:
         raise MlpackError(
             f"[base] from = {text!r} cannot be a base{_meant(text)}",
-            hint='write "debian:bookworm", "oci:PATH[:TAG]", "docker-archive:PATH" or '
-            '"REGISTRY/REPOSITORY:TAG"',
+            hint='write "debian:bookworm", "oci:PATH[:TAG]", "oci-archive:PATH", '
+            '"docker-archive:PATH" or "REGISTRY/REPOSITORY:TAG"',
         )
     has = found.image.platform
     if (has.os, has.architecture) != (platform.os, platform.architecture):

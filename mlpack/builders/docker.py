@@ -18,9 +18,9 @@ from mlpack.oci.descriptor import Reference
 from mlpack.oci.image import Image, Layer, NotOnBase, assemble
 from mlpack.oci.layer import pack_layer
 from mlpack.project.releases import BuildFailed, NotOneLayer, require_one_layer
+from mlpack.stores.archive import ArchiveStore
 from mlpack.stores.files import temporary_folder
 from mlpack.stores.layout import LayoutStore
-from mlpack.stores.places.docker_archive import ArchiveStore
 from mlpack.stores.store import read_image, verified
 
 _FAILED = "see what the daemon's log says, or build without it: --builder oci"

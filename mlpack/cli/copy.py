@@ -23,9 +23,10 @@ from mlpack.cli import console
 def copy(request: Copy) -> None:
     """Copy an image between registries, layouts and archives.
 
-    FROM is NAME[:VERSION], base, oci:PATH[:TAG], docker-archive:PATH or an image in a
-    registry; TO is oci:PATH[:TAG] or a repository. Only what TO lacks moves, and nothing at
-    all between repositories of one registry. Prints where the image is.
+    FROM is NAME[:VERSION], base, oci:PATH[:TAG], docker-archive:PATH[:NAME],
+    oci-archive:PATH[:NAME] or an image in a registry; TO is oci:PATH[:TAG] or a
+    repository. Only what TO lacks moves, and nothing at all between repositories of one
+    registry. Prints where the image is.
     """
     moved = console.project().copy(request)
     console.note(console.moved(moved.copied, moved.traffic, "copied"))

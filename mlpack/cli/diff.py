@@ -29,9 +29,10 @@ def diff(request: Diff) -> None:
     """Show what a device on OLD fetches to reach NEW.
 
     OLD and NEW are NAME[:VERSION], what mlpack build prints, base, oci:PATH[:TAG],
-    docker-archive:PATH[:NAME] or an image in a registry, of which only manifests and
-    configs are read; OLD may be none, for an empty device. Outside a project the last
-    three work. Engine and link are those of [device] in mlpack.toml, else moby over TLS.
+    docker-archive:PATH[:NAME], oci-archive:PATH[:NAME] or an image in a registry, of
+    which only manifests and configs are read; OLD may be none, for an empty device.
+    Outside a project the last four work. Engine and link are those of [device] in
+    mlpack.toml, else moby over TLS.
     """
     from mlpack.render.document import text
     from mlpack.render.report import diff_blocks

@@ -2,8 +2,8 @@
 
 ``NAME[:VERSION]`` or ``NAME@ALIAS`` a release of this project, ``…@sha256:…`` one by the digest
 that ``mlpack build`` printed, ``base`` its base, ``oci:PATH[:TAG]`` an OCI layout,
-``docker-archive:PATH[:NAME]`` a ``docker save`` file, ``REGISTRY/REPOSITORY:TAG`` or
-``…@sha256:…`` one in a registry.
+``docker-archive:PATH[:NAME]`` a ``docker save`` file, ``oci-archive:PATH[:NAME]`` a tar of a
+layout, ``REGISTRY/REPOSITORY:TAG`` or ``…@sha256:…`` one in a registry.
 """
 
 from __future__ import annotations

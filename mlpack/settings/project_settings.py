@@ -94,7 +94,7 @@ class ModelSettings:
     name: str = setting(
         parsed(check_name),
         "the model's name: lower-case letters, digits and single `.` `_` `-`, at most 63 "
-        "characters; not `base`, `none`, `oci` or `docker-archive`",
+        "characters; not `base`, `none`, or the prefix of an image's name, such as `oci`",
     )
     scoring: str = setting(
         text,
@@ -149,8 +149,8 @@ class BaseSettings:
 
     source: str = setting(
         filled,
-        "the image the base is made from: that, `oci:PATH[:TAG]`, `docker-archive:PATH` or "
-        "an image in a registry, pinned in the lock",
+        "the image the base is made from: that, `oci:PATH[:TAG]`, `oci-archive:PATH`, "
+        "`docker-archive:PATH` or an image in a registry, pinned in the lock",
         default="debian:bookworm",
         key="from",
     )

@@ -15,10 +15,11 @@ from mlpack.oci.descriptor import Digest
 from mlpack.oci.image import ImageConfig, build_image
 from mlpack.project.directory import ModelStore, ProjectDirectory
 from mlpack.project.references import NoSuchImage, find_image, releases
+from mlpack.stores.archive import ArchiveStore
 from mlpack.stores.layout import LayoutStore
-from mlpack.stores.places.docker_archive import ArchiveStore, NotAnArchive
 from mlpack.stores.records import MODEL, VERSION
 from mlpack.stores.store import NotAnImage, NotFound, read_image, verified
+from mlpack.stores.tar_files import NotAnArchive
 from tests.support import AMD64, ARM64, make_project, real_layer, require
 
 

@@ -1,1 +1,1 @@
-"""Places of images on disk, one module per prefix: ``oci:``, ``docker-archive:``."""
+"""Places of images on disk, one module per prefix, such as ``oci:``."""
