@@ -107,6 +107,10 @@ class ImageConfig:
         }
 
 
+UNNAMED = Platform("linux", "amd64")
+"""What is taken for a config without ``os`` or ``architecture``."""
+
+
 @dataclass(frozen=True)
 class Image:
     """One platform's image: the exact bytes of its manifest and of its config."""
@@ -148,8 +152,14 @@ class Image:
 
     @cached_property
     def built_for(self) -> Platform:
-        """The platform in the config; many builders leave the variant out."""
-        return Platform.from_json(self._config)
+        """The platform in the config; many builders leave the variant out.
+
+        A config that names no system or architecture is :data:`UNNAMED`'s: engines take it for
+        their own machine's.
+        """
+        given = self._config.mapping()
+        names = {key: given.get(key) or value for key, value in UNNAMED.to_json().items()}
+        return Platform.from_json(Node({**given, **names}, self._config.where))
 
     @cached_property
     def diff_ids(self) -> tuple[Digest, ...]:

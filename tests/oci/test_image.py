@@ -139,6 +139,32 @@ def test_problems_of_foreign_layers_are_named() -> None:
     assert found == ("manifest.layers[1]: an uncompressed layer whose digest is not its diff id",)
 
 
+@pytest.mark.parametrize(
+    ("config", "platform"),
+    [
+        ({}, "linux/amd64"),
+        ({"os": "", "architecture": ""}, "linux/amd64"),
+        ({"os": None, "architecture": None, "variant": None}, "linux/amd64"),
+        ({"os": "linux"}, "linux/amd64"),
+        ({"architecture": "arm64"}, "linux/arm64"),
+        ({"architecture": "arm", "variant": "v7"}, "linux/arm/v7"),
+        ({"os": "windows", "architecture": "amd64"}, "windows/amd64"),
+    ],
+)
+def test_a_config_without_a_platform_has_the_usual_one(
+    config: dict[str, object], platform: str
+) -> None:
+    made = Image(b"{}", canonical(config))
+    assert str(made.built_for) == platform
+    assert str(replace(made, listed=ARM64).platform) == "linux/arm64"
+
+
+@pytest.mark.parametrize("config", [{"os": 5}, {"architecture": ["amd64"]}])
+def test_a_platform_of_something_else_is_an_error(config: dict[str, object]) -> None:
+    with pytest.raises(InvalidContent, match="is not a string"):
+        _ = Image(b"{}", canonical(config)).built_for
+
+
 def test_an_index_selects_by_platform() -> None:
     both = [image("a", platform=ARM64), image("a", platform=AMD64)]
     index = build_index(both)
