@@ -248,10 +248,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Up:
-    """Run the modules of the manifest ``deployment`` on this machine's Docker."""
+    """Run the modules of the manifest ``deployment`` on this machine's Docker.
+
+    ``layers``: manifests that are merged with it as IoT Hub does.
+    """
 
     deployment: Path | str = DEPLOYMENT
     _: KW_ONLY
+    layers: tuple[Path | str, ...] = ()
     network: Literal["own", "host"] = "own"
     wait: bool = True
     timeout: float = 60.0

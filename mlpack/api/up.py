@@ -20,7 +20,9 @@ from mlpack.engines.readiness import wait_until_ready
 from mlpack.errors import MlpackError, UsageError
 from mlpack.humanize import counted
 from mlpack.iotedge.checks import require_valid, warnings
+from mlpack.iotedge.layers import Deployed, merge
 from mlpack.iotedge.local import Local, LocalModule, Login, read_local
+from mlpack.iotedge.manifest import InvalidDeployment, Manifest, Problem
 from mlpack.iotedge.secrets import Passwords
 from mlpack.json_document import HIDDEN, OR_NULL, named
 from mlpack.oci.descriptor import Digest, Platform, Reference
@@ -241,7 +243,7 @@ def up(session: Session, request: Up) -> UpResult:
     :class:`~mlpack.engines.engine.EngineError`.
     """
     path = session.path(request.deployment)
-    local = _read(session, path)
+    local = _read(session, path, [session.path(each) for each in request.layers])
     compose.require_compose()
     with closing(connect()) as engine:
         return _Run(engine, session, request, path.resolve(), local).run()
@@ -272,11 +274,9 @@ def down(session: Session, request: Down) -> DownResult:
     )
 
 
-def _read(session: Session, path: Path) -> Local:
-    """Read and check a manifest, and tell the user what is left out."""
-    if not path.exists():
-        raise NoManifest(f"{path} does not exist")
-    manifest = require_valid(read_file(path), Passwords.HERE)
+def _read(session: Session, path: Path, layers: Sequence[Path]) -> Local:
+    """Read and check a manifest and the layers over it, and tell the user what is left out."""
+    manifest = _checked(path) if not layers else _merged(session, [path, *layers])
     local = read_local(manifest)
     compose_text(local.modules, ComposeProject(name="check"))
     for each in warnings(manifest):
@@ -285,6 +285,27 @@ def _read(session: Session, path: Path) -> Local:
     for part in local.skipped:
         session.say(str(part))
     return local
+
+
+def _checked(path: Path) -> Manifest:
+    if not path.exists():
+        raise NoManifest(f"{path} does not exist")
+    return require_valid(read_file(path), Passwords.HERE)
+
+
+def _merged(session: Session, paths: Sequence[Path]) -> Manifest:
+    deployments = []
+    for path in paths:
+        try:
+            deployments.append(Deployed(str(path), _checked(path)))
+        except InvalidDeployment as error:
+            named = (Problem(f"{path}: {each.path}", each.what) for each in error.problems)
+            raise InvalidDeployment(named) from error
+    merged = merge(deployments, Passwords.HERE)
+    session.say(f"merged, the highest last: {', '.join(merged.applied)}")
+    for line in merged.left_out:
+        session.say(line)
+    return merged.manifest
 
 
 def _project_name(path: Path) -> str:

@@ -19,11 +19,20 @@ if TYPE_CHECKING:
     examples="""
     mlpack render fan -o deployment.json && mlpack up
     mlpack up vans.json --dry-run
+    mlpack up base.json --layer fan.json --layer camera.json
     mlpack up --network host --timeout 120
     mlpack down
     """,
 )
 @console.deployment
+@click.option(
+    "--layer",
+    "layers",
+    type=console.FILE,
+    multiple=True,
+    metavar="FILE",
+    help="Merge FILE into it as IoT Hub does; may be repeated, the last is the highest.",
+)
 @click.option(
     "--network",
     type=click.Choice(["own", "host"]),
@@ -52,6 +61,10 @@ def up(request: Up) -> None:
     they find each other by name. Releases come from the project's store, other images are
     pulled. edgeAgent, edgeHub, routes and twins need an IoT Edge device, and are left out with
     a note each.
+
+    With --layer, layered deployments are merged over a base deployment. Files that the hub
+    returned are ranked by their priorities: the base deployment of the highest one counts, and
+    the layers above it.
 
     Run again, it changes what the manifest changed, and nothing else. mlpack down ends it.
     """

@@ -102,29 +102,36 @@ def _whole(manifest: Manifest) -> Iterator[Problem]:
         yield from _guarded(_one_module_per_host_port(agent))
     if HUB in manifest.sections:
         hub = manifest.sections[HUB].desired
-        yield from shapes.shape_problems(hub, shapes.HUB_SHAPE)
-        yield from _guarded(_object_routes_need_1_1(hub))
+        yield from _whole_hub(hub)
         if manifest.modules is not None:
             yield from _guarded(_routes_name_modules(hub, manifest.modules))
 
 
 def _layered(manifest: Manifest) -> Iterator[Problem]:
     """Check the parts of a layered deployment; other parts may come from the base one."""
-    for name, parts in ((AGENT, ("modules", "runtime")), (HUB, ("routes",))):
-        section = manifest.sections.get(name)
-        if section is None:
-            continue
-        where = section.desired.where
-        if not section.layered:
-            yield Problem(where, f"replaces all in a layered deployment: use paths below {DESIRED}")
-            continue
-        for key, node in section.desired.items():
-            if key not in parts:
-                yield Problem(node.where, "belongs in the base deployment, not in a layered one")
-        if name == AGENT:
-            yield from _layered_agent(section)
-        elif routes := section.desired.get("routes"):
-            yield from shapes.shape_problems(routes, shapes.ROUTES)
+    agent, hub = (manifest.sections.get(name) for name in (AGENT, HUB))
+    if agent is not None and not agent.layered:
+        what = f"replaces all in a layered deployment: use paths below {DESIRED}"
+        yield Problem(agent.desired.where, what)
+    elif agent is not None:
+        yield from _leave_base(agent.desired, "modules", "runtime")
+        yield from _layered_agent(agent)
+    if hub is not None and not hub.layered:
+        yield from _whole_hub(hub.desired)
+    elif hub is not None:
+        yield from _leave_base(hub.desired, "routes", "storeAndForwardConfiguration")
+        yield from shapes.shape_problems(hub.desired, shapes.LAYERED_HUB)
+
+
+def _leave_base(desired: Node, *parts: str) -> Iterator[Problem]:
+    for key, node in desired.items():
+        if key not in parts:
+            yield Problem(node.where, "belongs in the base deployment, not in a layered one")
+
+
+def _whole_hub(desired: Node) -> Iterator[Problem]:
+    yield from shapes.shape_problems(desired, shapes.HUB_SHAPE)
+    yield from _guarded(_object_routes_need_1_1(desired))
 
 
 def _layered_agent(section: Section) -> Iterator[Problem]:
@@ -291,16 +298,25 @@ def _key_problem(key: str) -> str:
 
 def warnings(manifest: Manifest) -> tuple[Problem, ...]:
     """Return everything in a manifest that is accepted and does not do what it seems to."""
+    return (*_replaced_hub(manifest), *_agent_warnings(manifest))
+
+
+def _replaced_hub(manifest: Manifest) -> Iterator[Problem]:
+    hub = manifest.sections.get(HUB)
+    if manifest.layered and hub is not None and not hub.layered:
+        what = "replaces all that the base deployment has of edgeHub, with its routes"
+        yield Problem(hub.desired.where, f"{what}: paths below {DESIRED} add to it")
+
+
+def _agent_warnings(manifest: Manifest) -> Iterator[Problem]:
     section = manifest.sections.get(AGENT)
     if section is None:
-        return ()
-    groups = (members(section.desired, group) for group in ("systemModules", "modules"))
-    modules = [module for group in groups for _, module in group]
-    settings = [dict(members(module)).get("settings") for module in modules]
-    return (
-        *(each for found in settings if found for each in _warnings(found)),
-        *(each for module in modules for each in _variables(module)),
-    )
+        return
+    for group in ("systemModules", "modules"):
+        for _, module in members(section.desired, group):
+            if settings := dict(members(module)).get("settings"):
+                yield from _settings_warnings(settings)
+            yield from _variables(module)
 
 
 def _variables(module: Node) -> Iterator[Problem]:
@@ -315,7 +331,7 @@ def _variables(module: Node) -> Iterator[Problem]:
                 )
 
 
-def _warnings(settings: Node) -> Iterator[Problem]:
+def _settings_warnings(settings: Node) -> Iterator[Problem]:
     if not isinstance(settings.value, dict):
         return
     env, image = settings.get("env"), settings.get("image")

@@ -16,21 +16,23 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mlpack.errors import MlpackError
 from mlpack.oci.descriptor import MAX_DOCUMENT_BYTES, InvalidContent, Node
+from mlpack.settings.condition import Condition, InvalidCondition
 from mlpack.settings.grammar import GrammarError, Language, Tokens, expression
 
 AGENT, HUB = "$edgeAgent", "$edgeHub"
 DESIRED = "properties.desired"
 ROOT = "deployment"
-CONTENT = "modulesContent"
+CONTENT, TARGET = "modulesContent", "targetCondition"
 # Deployments of the preview service, and iotedgehubdev's still, have moduleContent.
 _CONTENTS = (CONTENT, "moduleContent")
 PLACES = tuple((*above, key) for above in ((), ("content",)) for key in _CONTENTS)
 """Paths of the modules: at the top, or inside the ``content`` of an IoT Hub configuration."""
 
+MAX_PRIORITY = 2**31 - 1
 MAX_LEVELS = 64
 """How deep a manifest may nest: far more than a twin's 10 levels and all around them."""
 
@@ -102,11 +104,17 @@ class Manifest:
     where: str
     sections: Mapping[str, Section]
     problems: tuple[Problem, ...] = field(default=())
+    priority: int | None = None
+    """Of the configuration it is the content of; ``None`` for a manifest by itself."""
+
+    created: str = ""
+    """When that was created, as the hub writes it: ``2026-11-20T08:00:00.1234567Z``."""
 
     @property
     def layered(self) -> bool:
         """Whether it is a layered deployment, which needs a base deployment below it."""
-        return any(self.sections[name].layered for name in (AGENT, HUB) if name in self.sections)
+        runtime = [self.sections[name] for name in (AGENT, HUB) if name in self.sections]
+        return any(each.layered for each in runtime or self.sections.values())
 
     @property
     def modules(self) -> Mapping[str, Node] | None:
@@ -119,7 +127,8 @@ class Manifest:
 def read_manifest(content: bytes) -> Manifest:
     """Read a manifest; raise :class:`InvalidDeployment` if it is not a deployment at all."""
     try:
-        return _manifest(_modules_content(Node(load(content), ROOT)))
+        root = Node(load(content), ROOT)
+        return _configured(_manifest(_modules_content(root)), root)
     except InvalidContent as error:
         raise InvalidDeployment([Problem(error.where, error.problem)]) from error
 
@@ -185,10 +194,35 @@ def _modules_content(root: Node) -> Node:
     raise InvalidContent(content.where, f"{CONTENT!r} is missing")
 
 
+def _configured(manifest: Manifest, root: Node) -> Manifest:
+    """Add what a configuration of the hub has next to its content, and what is wrong with it."""
+    priority, created, target = (
+        Node(root.mapping().get(key), key) for key in ("priority", "createdTimeUtc", TARGET)
+    )
+    problems = list(manifest.problems)
+    try:
+        if priority.value is not None:
+            priority.integer(maximum=MAX_PRIORITY)
+        if target.value is not None and target.text().strip():
+            Condition.parse(target.text(), staged=True)
+    except InvalidContent as error:
+        problems.append(Problem(error.where, error.problem))
+    except InvalidCondition as error:
+        problems.append(Problem(TARGET, f"{error} ({error.hint})"))
+    return replace(
+        manifest,
+        problems=tuple(problems),
+        priority=priority.value if type(priority.value) is int else None,
+        created=created.value if isinstance(created.value, str) else "",
+    )
+
+
 def _manifest(content: Node) -> Manifest:
     sections: dict[str, Section] = {}
     problems: list[Problem] = []
     for name, node in content.items():
+        if node.value == {}:
+            continue  # as the portal writes a module without desired properties
         try:
             sections[name] = _section(node)
         except InvalidContent as error:

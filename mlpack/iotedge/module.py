@@ -106,7 +106,7 @@ def join_options(settings: Node) -> Node:
     members = _members(settings)
     if len(members) > MAX_CHUNKS:
         raise InvalidContent(members[MAX_CHUNKS].where, f"edgeAgent reads {MAX_CHUNKS} of them")
-    whole = "".join(each.text() for each in members)
+    whole = "".join(_piece(each) for each in members)
     if not whole.strip() or whole.strip().lower() == "null":
         return Node({}, where)
     try:
@@ -118,6 +118,12 @@ def join_options(settings: Node) -> Node:
     return Node(Node(options, where).mapping(), where)
 
 
+def _piece(member: Node) -> str:
+    if isinstance(member.value, dict):
+        raise InvalidContent(member.where, "is an object, and edgeAgent reads JSON in a text")
+    return member.text()
+
+
 def is_options_member(key: str) -> bool:
     """Whether ``key`` is ``createOptions`` or one of its numbered parts."""
     return _MEMBER.fullmatch(key) is not None
@@ -125,7 +131,11 @@ def is_options_member(key: str) -> bool:
 
 def _members(settings: Node) -> list[Node]:
     # edgeAgent sorts the names as text: no number, 1, 2, … (JsonEx.cs, ChunkedProperty).
-    found = sorted((key.lower(), each) for key, each in settings.items() if is_options_member(key))
+    found = sorted(
+        (key.lower(), each)
+        for key, each in settings.items()
+        if is_options_member(key) and each.value is not None
+    )
     for number, (key, each) in enumerate(found):
         digits = key[len(CREATE_OPTIONS) :]
         if digits != "" if number == 0 else int(digits or 0) != number:

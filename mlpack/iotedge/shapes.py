@@ -294,12 +294,19 @@ ROUTES = Each(
     _NAME,
     "a route name (no dot, $, # or space)",
 )
+_STORE = {"timeToLiveSecs": Whole(FOREVER, MAX_SECONDS)}
+LAYERED_HUB = Members(
+    {},
+    {
+        "routes": ROUTES,
+        "storeAndForwardConfiguration": Members({}, {**_STORE, "storeLimits": Value()}),
+    },
+    others=lambda _: True,
+)
 HUB_SHAPE = Members(
     {"schemaVersion": _schema(*HUB_SCHEMAS), "routes": ROUTES},
     {
-        "storeAndForwardConfiguration": Members(
-            {"timeToLiveSecs": Whole(FOREVER, MAX_SECONDS)}, {"storeLimits": Value()}
-        ),
+        "storeAndForwardConfiguration": Members(_STORE, {"storeLimits": Value()}),
         "mqttBroker": Value(),
         "integrations": Value(),
     },

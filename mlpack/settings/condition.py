@@ -88,8 +88,10 @@ class Condition:
     test: Test = field(compare=False, repr=False)
 
     @classmethod
-    def parse(cls, text: str) -> Condition:
+    def parse(cls, text: str, *, staged: bool = False) -> Condition:
         """Read ``text``; raise :class:`InvalidCondition` with the column of a mistake.
+
+        ``staged``: whether it may be the condition of a rollout's stage, with mlpack's own tag.
 
         >>> Condition.parse("tags.deviceGroup = 'vans'").narrowed(100)
         "tags.deviceGroup = 'vans' AND tags.mlpack.bucket < 100"
@@ -104,6 +106,8 @@ class Condition:
             test = expression(tokens, _LANGUAGE)
             if tokens.next.kind != "end":
                 raise tokens.expected("AND, OR or the end")
+            if not staged:
+                _leave_ours(Tokens(text, _LEXICON, _unreadable))
         except GrammarError as error:
             hint = error.hint or InvalidCondition.hint
             raise InvalidCondition(f"target condition, {error}", hint=hint) from error
@@ -269,11 +273,15 @@ def _same_kind(found: object, value: Value) -> bool:
     return isinstance(found, str) if isinstance(value, str) else isinstance(found, int | float)
 
 
+def _parts(path: str) -> tuple[str, ...]:
+    return tuple(found[1] or found[2] for found in _PART.finditer(path))
+
+
 def _path(tokens: Tokens) -> tuple[str, ...]:
     token = tokens.next
     if token.kind != "path" or token.text.upper() in _KEYWORDS:
         raise tokens.expected("a property (tags.NAME)")
-    parts = tuple(found[1] or found[2] for found in _PART.finditer(token.text))
+    parts = _parts(token.text)
     known = (
         parts == ("deviceId",)
         or (parts[0] == "tags" and len(parts) > 1)
@@ -285,10 +293,15 @@ def _path(tokens: Tokens) -> tuple[str, ...]:
     if found := _NO_KEY.search(token.text):
         column = token.column + found.start()
         raise GrammarError(column, f"{found[0]} may not be in a property's name here")
-    if parts[:2] == ("tags", "mlpack"):
-        raise GrammarError(token.column, f"{token.text} is reserved for mlpack's stages")
     tokens.take()
     return parts
+
+
+def _leave_ours(tokens: Tokens) -> None:
+    """Refuse the tags of rollouts, in a condition that was read."""
+    while (token := tokens.take()).kind != "end":
+        if token.kind == "path" and _parts(token.text)[:2] == ("tags", "mlpack"):
+            raise GrammarError(token.column, f"{token.text} is reserved for mlpack's stages")
 
 
 def _value(tokens: Tokens) -> Value:

@@ -35,7 +35,7 @@ READ = {
     "plan": ("fleet",),
     "bundle verify": ("file",),
     "render": ("template", "patch", "token"),
-    "up": ("deployment",),
+    "up": ("deployment", "layers"),
     "down": ("deployment",),
     "registry serve": ("password_file", "certificate", "key"),
 }
@@ -415,6 +415,7 @@ READING: tuple[tuple[str, ...], ...] = (
     ("plan", "fan", "--device-group", "vans", "--fleet", "{}"),
     ("build", "fan", "--device-group", "vans", "--fleet", "{}"),
     ("up", "{}", "--dry-run"),
+    ("up", "--layer", "{}", "--dry-run"),
     ("score", "http://127.0.0.1:9", "{}"),
     ("registry", "serve", "--user", "me", "--password-file", "{}"),
     ("registry", "serve", "--certificate", "{}", "--key", "t.json"),

@@ -84,6 +84,77 @@ def test_a_manifest_that_cannot_run(
     assert hint in advice
 
 
+LAYER = {"$edgeAgent": {"properties.desired.modules.fan": entry(startupOrder=3)}}
+UP = "FROM /messages/modules/cam/* INTO $upstream"
+ROUTE = {"$edgeHub": {"properties.desired.routes.up": UP}}
+
+
+def written(folder: Path, **layers: object) -> list[str]:
+    """A base deployment without modules and layers over it, as arguments of ``up``."""
+    (folder / "base.json").write_bytes(whole({}))
+    for name, layer in layers.items():
+        (folder / f"{name}.json").write_text(json.dumps(layer))
+    given = (("--layer", f"{name}.json") for name in layers)
+    return ["-C", str(folder), "up", "base.json", *(each for pair in given for each in pair)]
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        (
+            {"fan": {"modulesContent": ROUTE}},
+            "merged modulesContent.$edgeHub.properties.desired.routes.up: receives messages from "
+            "'cam', which is not a module",
+        ),
+        (
+            {"fan": {"modulesContent": LAYER}, "cam": {}},
+            "{}/cam.json: deployment: 'modulesContent' is missing",
+        ),
+        (
+            {
+                "fan": {
+                    "content": {"modulesContent": LAYER},
+                    "targetCondition": "deviceId IN ['a']",
+                }
+            },
+            "{}/fan.json: targetCondition: target condition, column 10: a target condition of IoT "
+            "Hub has no IN, a query only (write deviceId = 'a')",
+        ),
+        (
+            {"fan": json.loads(whole(FAN))},
+            "{0}/base.json and {0}/fan.json are base deployments, and a device gets one",
+        ),
+    ],
+)
+def test_layers_that_cannot_run(tmp_path: Path, layers: dict[str, object], message: str) -> None:
+    said, _ = refused(*written(tmp_path, **layers))
+    assert said.startswith(message.format(tmp_path))
+
+
+def test_a_layer_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "deployment.json").write_bytes(whole(FAN))
+    said, _ = refused("-C", str(tmp_path), "up", "--layer", "vans.json")
+    assert said == f"{tmp_path}/vans.json does not exist"
+
+
+def test_layers_are_merged_in_the_order_of_their_priorities(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", NOBODY)
+    base = json.loads(whole({"fan": entry()}))
+    args = written(
+        tmp_path,
+        high={"content": {"modulesContent": LAYER}, "priority": 9},
+        low={"content": {"modulesContent": LAYER}, "priority": 2},
+    )
+    (tmp_path / "base.json").write_text(json.dumps({"content": base, "priority": 2}))
+    done = run(*args)
+    assert done.exit_code == 1  # there is no Docker
+    said = " ".join(done.stderr.split())
+    assert f"merged, the highest last: {tmp_path}/base.json, {tmp_path}/high.json" in said
+    assert f"{tmp_path}/low.json is left out: its priority, 2, is not above that of" in said
+
+
 def test_a_manifest_that_is_not_there(tmp_path: Path) -> None:
     said, hint = refused("-C", str(tmp_path), "up", "vans.json")
     assert said == f"{tmp_path}/vans.json does not exist"

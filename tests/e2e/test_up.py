@@ -328,6 +328,26 @@ def test_the_last_lines_of_a_module_that_ends_are_shown(here: Here) -> None:
     assert "error: module broker: ended and was restarted" in here.refused()
 
 
+def test_layers_over_a_base_run_as_iot_hub_merges_them(here: Here) -> None:
+    here.write()
+    whole = json.loads(here.path.read_text())
+    modules = whole["modulesContent"]["$edgeAgent"]["properties.desired"]["modules"]
+    broker = {"properties.desired.modules.broker": modules.pop("broker")}
+    note = {"properties.desired.modules.vanfan.env.FAN_NOTE": {"value": "layered"}}
+    layers = []
+    for name, agent in (("broker", broker), ("note", note)):
+        layers += ["--layer", str(here.path.with_name(f"{name}.json"))]
+        content = {"$edgeAgent": agent, "broker": {}}
+        here.path.with_name(f"{name}.json").write_text(json.dumps({"modulesContent": content}))
+    here.path.write_text(json.dumps(whole))
+
+    assert {each["state"] for each in here.up(*layers).values()} == {"running", "ready"}
+    assert "FAN_NOTE=layered" in here.inspect("vanfan")["Config"]["Env"]
+    assert {each["action"] for each in here.up(*layers).values()} == {"keep"}
+    assert here.call("up")["removed"] == ["broker"]
+    assert here.call("down")["removed"] == ["vanfan"]
+
+
 def test_a_module_may_end_by_itself_with_status_0(here: Here) -> None:
     short = json.dumps({"Cmd": ["/usr/bin/cat", "/etc/passwd"]})
     here.write(broker=lambda module: module["settings"].update({"createOptions": short}))

@@ -344,12 +344,12 @@ INVALID = {
         **_RENDERED_BADLY,
         **_BAD_CREDENTIALS,
         f"modulesContent.{LOGINS}.test2.password": "is in clear",
-        f"modulesContent.{AGENT}.systemModules.edgeHub.settings.createOptions": "not a string",
-        f"{_MODULES}.tempSensor.settings.createOptions": "is not a string",
+        f"modulesContent.{AGENT}.systemModules.edgeHub.settings.createOptions": "is an object",
+        f"{_MODULES}.tempSensor.settings.createOptions": "is an object",
         **{
             f"{_MODULES}.{name}.settings.{key}": what
             for name in ("csharpmodule", "csharpfunction", "nonexist")
-            for key, what in (("image", PLACEHOLDER), ("createOptions", "is not a string"))
+            for key, what in (("image", PLACEHOLDER), ("createOptions", "is an object"))
         },
     },
 }

@@ -279,7 +279,7 @@ BAD: dict[str, tuple[Change, str, str]] = {
     "options are not text": (
         lambda a, h, m: put(m["settings"], "createOptions", {}),
         f"{FAN_AT}.settings.createOptions",
-        "is not a string",
+        "is an object, and edgeAgent reads JSON in a text",
     ),
     "a part is missing": (
         lambda a, h, m: put(m["settings"], "createOptions02", ""),
@@ -564,10 +564,25 @@ LAYERED_BAD = {
         f"{HUB}.schemaVersion",
         "belongs in the base deployment",
     ),
-    "one section whole": (
+    "edgeAgent whole": (
+        layered({"properties.desired": {"modules": {}}}, {ROUTE_PATH: "FROM /* INTO $upstream"}),
+        AGENT,
+        "replaces all in a layered deployment",
+    ),
+    "edgeHub whole, and half of it": (
         layered({MODULE_PATH: FAN}, {"properties.desired": {"routes": {}}}),
         HUB,
-        "replaces all in a layered deployment",
+        "'schemaVersion' is missing",
+    ),
+    "how long messages are kept": (
+        layered(None, {"properties.desired.storeAndForwardConfiguration.timeToLiveSecs": -2}),
+        f"{HUB}.storeAndForwardConfiguration.timeToLiveSecs",
+        "is -2, less than -1",
+    ),
+    "a module that is taken away": (
+        layered({MODULE_PATH: None}),
+        FAN_AT,
+        "is not an object",
     ),
     "both forms in one section": (
         layered({MODULE_PATH: FAN, "properties.desired": {}}),
