@@ -25,7 +25,7 @@ from mlpack.plan.engines import DeviceState, EngineRule, Link
 from mlpack.plan.engines import engine as known_engine
 from mlpack.plan.transfer import transfer
 from mlpack.project.directory import ModelStore, ProjectDirectory
-from mlpack.project.grafting import Advance, GraftDecision, choose, make_graft
+from mlpack.project.grafting import Advance, GraftDecision, choose, choose_taken, make_graft
 from mlpack.project.ledger import Ledger, ReleaseRecord
 from mlpack.project.references import FoundImage
 from mlpack.project.releases import TagTaken, check_free, name_release
@@ -181,6 +181,9 @@ class PlatformGraft:
             "transfer": choice.transfer,
             "transfer_new": choice.new,
             "transfer_graft": choice.graft,
+            "refusals_old": choice.old_refusals,
+            "refusals_new": choice.new_refusals,
+            "refusals_graft": choice.graft_refusals,
         }
 
 
@@ -228,8 +231,9 @@ class _Grafter:
     def graft(self, pair: tuple[FoundImage, FoundImage]) -> PlatformGraft:
         """Write one platform's image, and check its file system."""
         old, new = (_near(each, self.work) for each in pair)
-        made = make_graft(self.work, old, new, self.advance)
-        choice = choose(old.image, new.image, made.image, self.engine, self.link)
+        made = make_graft(self.work, old, new, self.engine, self.advance)
+        cheaper = choose(old.image, new.image, made.image, self.engine, self.link)
+        choice = choose_taken(made, new.image, cheaper)
         if choice.strategy == "graft":
             made.check(self.work)
         put_image(self.work, choice.image)
@@ -249,7 +253,8 @@ def graft(session: Session, request: Graft) -> GraftResult:
     and ``new``'s settings, or ``new`` itself. Each tree is read back from what was written,
     and nothing is sent or named unless all are ``new``'s. ``out`` is ``NAME:VERSION`` in
     this project, ``oci:PATH:TAG``, or in a registry; a project's ledger keeps what was
-    done. Raises :class:`NotLinux`, :class:`~mlpack.project.grafting.Ungraftable`,
+    done. What the devices' engine does not take is not published. Raises :class:`NotLinux`,
+    :class:`~mlpack.project.grafting.Ungraftable`, :class:`~mlpack.plan.refusals.NotTaken`,
     :class:`~mlpack.api.plan.OtherPlatform`, and what finding and reading images raises.
     """
     project = session.project_if_any
@@ -268,7 +273,7 @@ def graft(session: Session, request: Graft) -> GraftResult:
         work = LayoutStore(name / "oci")
         grafter = _Grafter(work, rule, link, step)
         made = tuple(grafter.graft(pair) for pair in pairs)
-        index = _index(made, None if left_out else there.index)
+        index = _index(made, None if left_out else there.index, rule)
         root = index.descriptor if index else made[0].choice.image.descriptor
         if index:
             put_bytes(work, index.content, root.media_type)
@@ -339,11 +344,13 @@ def _near(found: FoundImage, work: LayoutStore) -> FoundImage:
     return replace(found, store=work)
 
 
-def _index(made: Sequence[PlatformGraft], new: Index | None) -> Index | None:
-    """What names all the images; NEW's own index where each of them is NEW's."""
+def _index(made: Sequence[PlatformGraft], new: Index | None, rule: EngineRule) -> Index | None:
+    """What names all the images; NEW's own index where each is NEW's and ``rule`` takes it."""
     if len(made) == 1:
         return None
-    if new is not None and all(each.choice.strategy == "new" for each in made):
+    if new is not None and all(
+        each.choice.strategy == "new" and not rule.refusals(each.new, new) for each in made
+    ):
         return new
     return build_index([each.choice.image for each in made])
 

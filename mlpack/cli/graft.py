@@ -42,7 +42,8 @@ def graft(request: Graft) -> None:
     Compares the file systems of OLD and NEW, times left out, and writes OLD, one layer
     with what differs, and NEW's settings: for every platform that both have. What was
     written is read back and must have NEW's file system. Where NEW itself costs a device
-    on OLD no more, NEW is written, and the answer says so. OLD and NEW are written as
+    on OLD no more, NEW is written, and the answer says so; but nothing is written that
+    the devices' engine refuses or unpacks to other files. OLD and NEW are written as
     for mlpack diff. As NAME:VERSION it is a release like those of mlpack build.
     """
     made = console.project().graft(request)
@@ -61,6 +62,10 @@ def _notes(made: PlatformGraft, where: str) -> None:
         if found.entries
         else f"{where}the file systems are equal except for times"
     )
+    for each in choice.old_refusals:
+        console.note(f"warning: {where}{each}; the graft leads from these to NEW")
+    for each in choice.new_refusals:
+        console.note(f"{where}NEW itself was not an option: {each}")
     if choice.strategy == "new":
         console.note(f"{where}{choice.why}: what was written is NEW, unchanged")
     elif made.layer:

@@ -10,9 +10,10 @@ from typing import BinaryIO, Literal
 from mlpack.errors import MlpackError
 from mlpack.oci.descriptor import Node, canonical, parse
 from mlpack.oci.difference import Difference, difference
-from mlpack.oci.image import MAX_LAYERS, Image, Layer, assemble, require_prefix
+from mlpack.oci.image import Image, Layer, assemble, require_prefix
 from mlpack.oci.layer import write_arranged
 from mlpack.plan.engines import DeviceState, EngineRule, Link
+from mlpack.plan.refusals import NotTaken, Refusal
 from mlpack.plan.transfer import Transfer, transfer
 from mlpack.project.references import FoundImage
 from mlpack.stores.files import temporary_folder
@@ -46,45 +47,59 @@ class Grafted:
     difference: Difference
     before: LayeredTree
     after: LayeredTree
+    engine: EngineRule
+    """What the devices run: the layer leads from what that engine shows of OLD."""
 
     def check(self, work: LayoutStore) -> None:
         """Apply the written layer to the old tree; raise unless the result is the new tree."""
-        added = [self.layer] if self.layer else []
-        result, wanted = read_tree(work, added, self.before).tree, self.after.tree
+        added, how = [self.layer] if self.layer else [], self.engine.support.unpacking
+        found = read_tree(work, added, self.before, unpacking=how)
+        result, wanted = found.shown, self.after.tree
         if result != wanted:
             paths = {*result, *wanted}
             wrong = sorted(path for path in paths if result.get(path) != wanted.get(path))
             raise Ungraftable(f"the graft would differ from NEW in {', '.join(wrong[:5])}")
+        if self.layer and (broken := found.facts[-1].broken):
+            raise NotTaken(
+                f"{self.engine.measured} refuses the graft: {broken}",
+                hint="change this in NEW, or name what devices run with --engine",
+            )
 
 
-def make_graft(work: LayoutStore, old: FoundImage, new: FoundImage, advance: Advance) -> Grafted:
-    """Write into ``work`` the layer that turns ``old`` into ``new``, and describe the image."""
-    before, after = _read(old, new, advance)
-    found = difference(before.tree, after.tree)
+def make_graft(
+    work: LayoutStore, old: FoundImage, new: FoundImage, engine: EngineRule, advance: Advance
+) -> Grafted:
+    """Write into ``work`` the layer that turns ``old`` into ``new``, and describe the image.
+
+    It leads from what ``engine`` shows of ``old`` to what ``new`` is by the specification.
+    """
+    before, after = _read(old, new, engine, advance)
+    found = difference(before.shown, after.tree)
     layer = _write(work, found, after) if found.entries else None
     image = grafted(old.image, new.image, layer)
-    return Grafted(image=image, layer=layer, difference=found, before=before, after=after)
-
-
-def _read(old: FoundImage, new: FoundImage, advance: Advance) -> tuple[LayeredTree, LayeredTree]:
-    """Read both images' trees; the layers at the bottom of both are read once."""
-    chains = zip(old.image.chain_ids, new.image.chain_ids, strict=False)
-    shared = len([ours for ours, theirs in chains if ours == theirs])
-    bottom = _add(new, new.image.layers[:shared], None, advance)
-    return (
-        _add(old, old.image.layers[shared:], bottom, advance),
-        _add(new, new.image.layers[shared:], bottom, advance),
+    return Grafted(
+        image=image, layer=layer, difference=found, before=before, after=after, engine=engine
     )
 
 
-def _add(
-    found: FoundImage, layers: Sequence[Layer], below: LayeredTree | None, advance: Advance
-) -> LayeredTree:
-    tree = below or LayeredTree((), {})
-    for layer in layers:
-        tree = read_tree(found.store, [layer], tree)
-        advance(layer.size)
-    return tree
+def _read(
+    old: FoundImage, new: FoundImage, engine: EngineRule, advance: Advance
+) -> tuple[LayeredTree, LayeredTree]:
+    """Read both images' trees; the layers at the bottom of both are read once."""
+
+    def add(found: FoundImage, layers: Sequence[Layer], tree: LayeredTree) -> LayeredTree:
+        for layer in layers:
+            tree = read_tree(found.store, [layer], tree, unpacking=engine.support.unpacking)
+            advance(layer.size)
+        return tree
+
+    chains = zip(old.image.chain_ids, new.image.chain_ids, strict=False)
+    shared = len([ours for ours, theirs in chains if ours == theirs])
+    bottom = add(new, new.image.layers[:shared], LayeredTree())
+    return (
+        add(old, old.image.layers[shared:], bottom),
+        add(new, new.image.layers[shared:], bottom),
+    )
 
 
 def _write(work: LayoutStore, found: Difference, after: LayeredTree) -> Layer:
@@ -117,6 +132,14 @@ class GraftDecision:
     """``None`` if a graft is impossible."""
 
     new: Transfer
+    new_refusals: tuple[Refusal, ...] = ()
+    """Why the engine does not take NEW as it is."""
+
+    graft_refusals: tuple[Refusal, ...] = ()
+    """Why it does not take the graft."""
+
+    old_refusals: tuple[Refusal, ...] = ()
+    """What it unpacks to other files in OLD's layers; the graft leads from these."""
 
     @property
     def transfer(self) -> Transfer:
@@ -147,15 +170,45 @@ def choose(old: Image, new: Image, graft: Image, engine: EngineRule, link: Link)
     """Choose the cheaper image for a device with ``old``; ``new`` itself if they cost the same."""
     state = DeviceState.holding(old)
     whole = transfer(engine, new, None, state, link)
-    if len(graft.layers) > MAX_LAYERS:
-        why = f"the graft would have {len(graft.layers)} layers, and engines mount {MAX_LAYERS}"
-        return GraftDecision(strategy="new", image=new, why=why, graft=None, new=whole)
     ours = transfer(engine, graft, None, state, link)
     if ours.total < whole.total:
         why = "the graft is cheaper"
         return GraftDecision(strategy="graft", image=graft, why=why, graft=ours, new=whole)
     why = "NEW itself costs the same" if ours.total == whole.total else "NEW itself is cheaper"
     return GraftDecision(strategy="new", image=new, why=why, graft=ours, new=whole)
+
+
+def choose_taken(made: Grafted, new: Image, cheaper: GraftDecision) -> GraftDecision:
+    """Choose the cheaper image that the devices' engine takes.
+
+    Other files that the engine unpacks of OLD's layers do not count against the graft, which leads
+    from these to NEW. Raises :class:`~mlpack.plan.refusals.NotTaken` if it takes neither.
+    """
+    rule = made.engine
+    theirs = rule.refusals(new, facts=made.after.facts)
+    found = rule.refusals(made.image, facts=made.before.facts)
+    ours = tuple(each for each in found if each.effect == "refused")
+    told = replace(
+        cheaper,
+        new_refusals=theirs,
+        graft_refusals=ours,
+        old_refusals=tuple(each for each in found if each.effect == "altered"),
+    )
+    if theirs and ours:
+        raise NotTaken(
+            f"neither the graft nor NEW can be published. The graft: {ours[0]}. NEW: {theirs[0]}",
+            hint=f"{theirs[0].remedy}; or name what devices run with --engine",
+        )
+    if theirs and cheaper.strategy == "new":
+        return replace(told, strategy="graft", image=made.image, why=_not(theirs[0], "NEW"))
+    if ours and cheaper.strategy == "graft":
+        return replace(told, strategy="new", image=new, why=_not(ours[0], "the graft"))
+    return told
+
+
+def _not(refusal: Refusal, what: str) -> str:
+    verb = "refuses" if refusal.effect == "refused" else "unpacks other files of"
+    return f"{refusal.engine} {verb} {what} ({refusal.where}: {refusal.why})"
 
 
 def _settings(node: Node | None) -> dict[str, object]:
