@@ -11,9 +11,11 @@ from mlpack.api.plan import session_update
 from mlpack.api.requests import Diff
 from mlpack.errors import UsageError
 from mlpack.oci.descriptor import Descriptor
-from mlpack.plan.bundle import Bundle, bundle
+from mlpack.plan.bundle import Bundle, bundle, load_refusals
 from mlpack.plan.engines import engine as known_engine
+from mlpack.plan.refusals import Refusal, require_taken
 from mlpack.project.directory import ProjectDirectory
+from mlpack.project.engine_support import layer_facts
 from mlpack.project.references import FoundImage
 from mlpack.settings.project_settings import DeviceSettings
 from mlpack.stores.bundle import write_bundle
@@ -31,6 +33,8 @@ class WrittenBundle:
     path: Path
     bundle: Bundle
     file: Descriptor
+    refusals: tuple[Refusal, ...] = ()
+    """What the engine unpacks to other files."""
 
     @property
     def command(self) -> str:
@@ -60,6 +64,7 @@ class WrittenBundle:
             ],
             "load": self.command,
             "refusal": self.refusal if made.onto else None,
+            "refusals": self.refusals,
         }
 
 
@@ -67,7 +72,7 @@ def make(session: Session, request: MakeBundle) -> WrittenBundle:
     """Write what a device on one image (or ``none``) lacks of another to a file.
 
     The engine is the project's by default. Raises
-    :class:`~mlpack.plan.bundle.NothingShared`,
+    :class:`~mlpack.plan.bundle.NothingShared`, :class:`~mlpack.plan.refusals.NotTaken`,
     :class:`~mlpack.stores.files.OutputIsInput`, and what finding an image raises.
     """
     project = session.project_if_any
@@ -78,10 +83,13 @@ def make(session: Session, request: MakeBundle) -> WrittenBundle:
     onto = update.old.image if update.old else None
     name = request.name or default_name(project, update.new)
     made = bundle(chosen.name, name, update.new.image, onto)
+    facts = layer_facts(update.new.store, update.new.image, chosen)
+    refusals = load_refusals(chosen, update.new.image, facts)
+    require_taken(request.new, [each for each in refusals if each.effect == "refused"])
     read = (*update.new.location, *(update.old.location if update.old else ()))
     with session.output(request.out, *read) as out:
         written = write_bundle(update.new.store, made, out)
-    return WrittenBundle(Path(request.out), made, written)
+    return WrittenBundle(Path(request.out), made, written, refusals)
 
 
 def default_name(project: ProjectDirectory | None, found: FoundImage) -> str:

@@ -27,8 +27,10 @@ from mlpack.model import order
 from mlpack.model.version import parse_name
 from mlpack.oci.descriptor import Digest, Reference
 from mlpack.plan.fleet import EMPTY, Device, count_held
+from mlpack.plan.refusals import require_taken
 from mlpack.project.device_groups import find_group, group_engine, group_tariff, known_images
 from mlpack.project.directory import ProjectDirectory
+from mlpack.project.engine_support import all_refusals
 from mlpack.project.ledger import Ledger
 from mlpack.project.references import exact_name, find_image, releases
 from mlpack.rollout.decide import (
@@ -69,16 +71,19 @@ def prepare(session: Session, request: Deploy) -> PreparedRollout:
     """Check everything a rollout needs and find its first step; change nothing.
 
     Everything that can be checked without the hub is checked before the hub is queried. Raises
-    :class:`RolloutRefused` and :class:`PolicyRefused`, each with what to do instead.
+    :class:`RolloutRefused`, :class:`PolicyRefused` and
+    :class:`~mlpack.plan.refusals.NotTaken`, each with what to do instead.
     """
     project, hub, now = session.project, session.hub, session.clock.now()
     group = find_group(project, request.device_group)
     group = replace(group, require=exact_name(project.layout, group.require))
     tariff = group_tariff(project, group)
-    group_engine(project, group)
+    engine = group_engine(project, group)
     policy = _policy(request, group)
     target = find_image(project, request.release or project.settings.model)
     release = ":".join(target.release)
+    refused = [each for each in all_refusals(engine, target) if each.effect == "refused"]
+    require_taken(f"{release} on {group.name}", refused)
     known = list(releases(project.layout, target.release[0]))
     _check_release(group, release, known)
     rollout = _rollout(project, group, policy, release, target.target.digest)

@@ -29,6 +29,7 @@ from mlpack.plan.transfer import (
 )
 from mlpack.project.device_groups import find_group, group_engine, group_tariff
 from mlpack.project.directory import ProjectDirectory
+from mlpack.project.engine_support import all_refusals, layer_facts
 from mlpack.project.references import (
     FoundImage,
     NoSuchImage,
@@ -75,9 +76,11 @@ def diff(session: Session, request: Diff) -> PullDiff:
     """
     project = session.project_if_any
     device = project.settings.device if project else DeviceSettings()
-    name = known_engine(request.engine or device.engine).name
+    rule = known_engine(request.engine or device.engine)
     new = session.find(request.new, request.platform)
-    return diff_pull(name, request.old, request.new, session_update(session, request, new).pull)
+    update = session_update(session, request, new)
+    facts = layer_facts(new.store, new.image, rule)
+    return diff_pull(rule.name, request.old, request.new, update.pull, facts)
 
 
 def session_update(session: Session, request: Diff, new: FoundImage) -> ImageUpdate:
@@ -229,6 +232,7 @@ def plan(
         strategy=whole_layer(project, target)[0],
         missing=tuple(planner.missing),
         never_started=never_started(target),
+        refusals=all_refusals(engine, target),
     )
 
 

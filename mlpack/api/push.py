@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 from mlpack.errors import MlpackError, UsageError
 from mlpack.model.version import LATEST, check_word
 from mlpack.oci.descriptor import Descriptor, Digest, Reference
+from mlpack.plan.engines import engine
+from mlpack.plan.refusals import Refusal, require_taken
 from mlpack.project.directory import ProjectDirectory
-from mlpack.project.references import find_image
+from mlpack.project.engine_support import all_refusals, named_engines
+from mlpack.project.references import FoundImage, find_image
 from mlpack.project.releases import base_place
 from mlpack.registry.counting_transport import Traffic
 from mlpack.registry.repository import Registries
@@ -46,6 +49,9 @@ class PushResult:
     record: Digest | None = None
     """The identity record, if this push sent one."""
 
+    refusals: tuple[Refusal, ...] = ()
+    """Why an engine of the project's devices does not take it as it is."""
+
     record_problem: str = ""
     """Why the registry does not keep the record."""
 
@@ -66,6 +72,7 @@ class PushResult:
             "digest": self.target.digest,
             "replaced": self.replaced,
             "record": self.record,
+            "refusals": self.refusals,
             **copy_members(self.copied, self.traffic),
         }
 
@@ -85,7 +92,8 @@ def push(session: Session, request: Push) -> PushResult:
 
     It goes ``to`` a repository, or that of mlpack.toml, under the tag named there or its
     version, with its identity record. If the tag is that release already, nothing else is
-    compared: the tag is written last. Raises :class:`NoPushTarget` and
+    compared: the tag is written last. Raises :class:`NoPushTarget`,
+    :class:`~mlpack.plan.refusals.NotTaken` if no engine of the project's devices takes it, and
     :class:`~mlpack.registry.http_types.RegistryError`.
     """
     project, account = session.project, None
@@ -97,14 +105,29 @@ def push(session: Session, request: Push) -> PushResult:
         raise NoPushTarget(f"no repository is configured for {text!r}")
     found = find_image(project, text)
     place = _place(project, to, found.target)
+    refusals = _check_taken(project, found)
     with session.step("pushing") as step:
         pushed = _send(session, found.target, place, step)
-    pushed = replace(pushed, name=text)
+    pushed = replace(pushed, name=text, refusals=refusals)
     if account is None:
         return pushed
     from mlpack.api.azureml import tag_release
 
     return replace(pushed, workspace=tag_release(project, account, pushed.reference))
+
+
+def _check_taken(project: ProjectDirectory, found: FoundImage) -> tuple[Refusal, ...]:
+    """Return what the devices' engines do not take; raise if none of those named pulls it.
+
+    Where mlpack.toml names no engine, nobody in particular is pushed for.
+    """
+    named = named_engines(project)
+    rules = named or [engine(project.settings.device.engine)]
+    told = [all_refusals(rule, found) for rule in rules]
+    refused = [[each for each in some if each.effect == "refused"] for some in told]
+    if named and all(refused):
+        require_taken(found.name, refused[0])
+    return tuple(each for some in told for each in some)
 
 
 def _send(session: Session, target: Descriptor, place: Reference, step: Step) -> PushResult:

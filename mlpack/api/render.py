@@ -10,8 +10,13 @@ from pathlib import Path
 
 from mlpack.api.deployment_content import PinnedRelease
 from mlpack.api.requests import Render
+from mlpack.json_document import to_json
+from mlpack.plan.engines import engine
+from mlpack.plan.refusals import Refusal
+from mlpack.plan.refusals import warnings as warnings_of
 from mlpack.project.directory import ProjectDirectory
-from mlpack.project.references import find_image, never_started
+from mlpack.project.engine_support import all_refusals
+from mlpack.project.references import FoundImage, find_image, never_started
 from mlpack.stores.files import atomic, output
 
 
@@ -68,13 +73,24 @@ def render(project: ProjectDirectory, request: Render) -> Rendered:
 
 
 def _with_starts(made: Rendered, project: ProjectDirectory, request: Render) -> Rendered:
-    """Add the release's images that were not seen to start."""
+    """Add the release's images that were not seen to start, and what the engine does not take."""
     if request.base:
         return made
     found = find_image(project, request.release or project.settings.model, request.platform)
     unseen = never_started(found)
+    refusals = _refusals(project, request.target, found)
     document = {**made.document, **({"never_started": list(unseen)} if unseen else {})}
-    return replace(made, document=document, notes=(*made.notes, *unseen))
+    told = tuple(f"warning: {each}" for each in warnings_of(refusals))
+    document |= {"refusals": [to_json(each) for each in refusals]} if refusals else {}
+    return replace(made, document=document, notes=(*made.notes, *unseen, *told))
+
+
+def _refusals(project: ProjectDirectory, target: str, found: FoundImage) -> tuple[Refusal, ...]:
+    """Return what the engine that runs ``target`` does not take; Azure's own is not known."""
+    if target == "aci":
+        return ()
+    name = "containerd" if target == "kubernetes" else project.settings.device.engine
+    return all_refusals(engine(name), found)
 
 
 def _read(project: ProjectDirectory, request: Render) -> tuple[Path, ...]:

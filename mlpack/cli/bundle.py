@@ -11,6 +11,7 @@ from mlpack.api.requests import MakeBundle
 from mlpack.cli import console
 from mlpack.humanize import nearest
 from mlpack.kinds import ENGINE_CHOICE
+from mlpack.plan.refusals import warnings
 
 if TYPE_CHECKING:
     from mlpack.api.bundle import WrittenBundle
@@ -92,6 +93,8 @@ def _notes(made: WrittenBundle, onto: str) -> None:
         f"{plan.name} for {plan.image.platform}: {console.size(made.file.size)}, "
         f"{len(plan.carried)} of {len(plan.image.layers)} layers ({console.size(carried)})"
     )
+    for each in warnings(made.refusals):
+        console.note(f"warning: {each}")
     console.note(f"on the device: {made.command}")
     if plan.onto:
         console.note(f"a device that is not on {onto} refuses it, saying {made.refusal!r}")

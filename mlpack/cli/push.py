@@ -8,6 +8,7 @@ import click
 
 from mlpack.api.requests import Push
 from mlpack.cli import console
+from mlpack.plan.refusals import warnings
 
 if TYPE_CHECKING:
     from mlpack.api.push import PushResult
@@ -52,6 +53,8 @@ def push(request: Push) -> None:
 
 def push_notes(pushed: PushResult) -> None:
     """Print what moved."""
+    for each in warnings(pushed.refusals):
+        console.note(f"warning: {each}")
     if pushed.replaced:
         console.note(f"tag {pushed.tagged.tag} was {pushed.replaced} before")
     if pushed.record_problem:

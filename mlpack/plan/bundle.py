@@ -8,15 +8,17 @@ an image and contains only the missing ones loads on an unmodified engine
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from mlpack.errors import MlpackError
 from mlpack.oci import descriptor as media
-from mlpack.oci.descriptor import Digest, canonical
-from mlpack.oci.image import Image, Layer
-from mlpack.plan.engines import DeviceState, LoadRule
+from mlpack.oci.descriptor import Descriptor, Digest, canonical
+from mlpack.oci.image import Image, Layer, assemble
+from mlpack.oci.unpacking import LayerFacts
+from mlpack.plan.engines import DeviceState, EngineRule, LoadRule
 from mlpack.plan.engines import engine as known_engine
+from mlpack.plan.refusals import ImageSupport, Refusal, image_refusals
 
 LIST = "mlpack-bundle.json"
 """The member with the digest of every other one; engines ignore it."""
@@ -28,12 +30,6 @@ class NothingShared(MlpackError):
     """A bundle that would save the device nothing."""
 
     hint = "bundle the whole image with: --onto none"
-
-
-class UnreadableLayer(MlpackError):
-    """A layer in a compression that the engine cannot read."""
-
-    hint = "build the image again with gzip layers"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,8 +122,7 @@ class Bundle:
 def bundle(engine: str, name: str, image: Image, onto: Image | None) -> Bundle:
     """Decide which layers of ``image`` a device with ``onto`` needs.
 
-    Raises :class:`NothingShared` if those are all layers, and :class:`UnreadableLayer` if the
-    engine cannot read one.
+    Raises :class:`NothingShared` if those are all layers.
     """
     state = DeviceState.holding(onto) if onto else DeviceState()
     carried = lacking(engine, image, state)
@@ -136,11 +131,6 @@ def bundle(engine: str, name: str, image: Image, onto: Image | None) -> Bundle:
             f"a device with {onto.digest.short} has no layer of {image.digest.short} that "
             f"{engine} could use: their bottom layers differ"
         )
-    rule = known_engine(engine)
-    if rule.load.unpacks and any(
-        each.descriptor.media_type in media.ZSTD_LAYERS for each in carried
-    ):
-        raise UnreadableLayer(f"{image.digest.short} has a zstd layer, {rule.measured} refuses it")
     return Bundle(
         engine=engine,
         name=name,
@@ -160,3 +150,27 @@ def lacking(engine: str, image: Image, state: DeviceState) -> tuple[Layer, ...]:
         stacked = zip(image.layers, image.chain_ids, strict=True)
         return tuple(layer for layer, chain in stacked if chain not in state.chain_ids)
     return tuple(layer for layer in image.layers if layer.digest not in state.digests)
+
+
+def load_refusals(
+    rule: EngineRule, image: Image, facts: Sequence[LayerFacts]
+) -> tuple[Refusal, ...]:
+    """Return why the engine does not take ``image`` from a file.
+
+    An engine that takes plain tars sees neither media types nor compressions.
+    """
+    support = replace(rule.support, fetches_urls=False)
+    if rule.load.unpacks:
+        support = ImageSupport(most_layers=support.most_layers, unpacking=support.unpacking)
+        facts = [replace(each, compression="none") for each in facts]
+        image = _plain(image)
+    return tuple(image_refusals(rule.measured, support, image, facts))
+
+
+def _plain(image: Image) -> Image:
+    """Return ``image`` as ``docker save`` describes it: its layers are tars."""
+    tars = [
+        Layer(Descriptor(media.LAYER_TAR, each.diff_id, each.size), each.diff_id)
+        for each in image.layers
+    ]
+    return assemble(image.config, tars)

@@ -17,6 +17,7 @@ from itertools import pairwise
 from mlpack.json_document import HIDDEN, INLINE, document, named, unless
 from mlpack.oci.descriptor import Digest
 from mlpack.plan.cost import CostReport, Metered, Tariff, cost
+from mlpack.plan.refusals import Refusal, warnings
 from mlpack.plan.transfer import Alternative, AlternativeName
 from mlpack.settings.reader import BUCKETS, share_text
 
@@ -124,6 +125,9 @@ class FleetPlan:
     never_started: tuple[str, ...] = ()
     """The release's images that were not seen to start when they were built, and why."""
 
+    refusals: tuple[Refusal, ...] = ()
+    """Why the group's engine does not take the release as it is."""
+
     @cached_property
     def devices(self) -> int:
         """All devices of the group."""
@@ -174,7 +178,8 @@ class FleetPlan:
         """What to know before it is sent."""
         bill = self.bill(self.strategy)
         sent = any(each.alternatives for each in self.cohorts)
-        said = [*(self.never_started if sent else ()), *(bill.warnings if bill else ())]
+        said = [*(warnings(self.refusals) if sent else ())]
+        said += [*(self.never_started if sent else ()), *(bill.warnings if bill else ())]
         unknown = sum(e.cohort.devices for e in self.cohorts if e.cohort.holds == UNKNOWN)
         if unknown:
             said.append(
@@ -219,6 +224,7 @@ class FleetPlan:
                 "warnings": self.warnings,
                 "unknowns": self.missing,
                 "never_started": self.never_started,
+                "refusals": self.refusals,
             }
         )
 

@@ -39,6 +39,7 @@ from mlpack.json_document import named
 from mlpack.model.lock import LockedLayer
 from mlpack.oci.descriptor import Descriptor, Digest, canonical, parse
 from mlpack.oci.image import Image, Index, Layer
+from mlpack.oci.unpacking import LayerFacts
 from mlpack.plan.engines import (
     BEARER,
     COPIES,
@@ -53,6 +54,7 @@ from mlpack.plan.engines import (
     engine,
     framing,
 )
+from mlpack.plan.refusals import Refusal
 
 STABLE_ROLES = frozenset({"debian", "source"})
 """Layers of the base that the usual build starts ``FROM``."""
@@ -151,14 +153,26 @@ class PullDiff:
     """One per layer of the new image, bottom first."""
 
     transfer: Transfer
+    refusals: tuple[Refusal, ...] = ()
+    """Why the engine does not take the new image as it is."""
 
 
-def diff_pull(name: str, old: str, new: str, pull: PullScenario) -> PullDiff:
-    """Plan ``pull`` with engine ``name``; raise :class:`~mlpack.plan.engines.UnknownEngine`."""
+def diff_pull(
+    name: str, old: str, new: str, pull: PullScenario, facts: Sequence[LayerFacts] = ()
+) -> PullDiff:
+    """Plan ``pull`` with engine ``name``; raise :class:`~mlpack.plan.engines.UnknownEngine`.
+
+    ``facts`` are of the new image's layers, where they were read.
+    """
     rule = engine(name)
     steps = rule.steps(pull.image, pull.state)
     return PullDiff(
-        engine=rule.name, old=old, new=new, steps=steps, transfer=weigh(rule, pull, steps)
+        engine=rule.name,
+        old=old,
+        new=new,
+        steps=steps,
+        transfer=weigh(rule, pull, steps),
+        refusals=rule.refusals(pull.image, pull.index, facts),
     )
 
 

@@ -8,6 +8,7 @@ from decimal import Decimal
 from mlpack.humanize import counted, money, share, size, times
 from mlpack.plan.cost import CostReport
 from mlpack.plan.engines import engine
+from mlpack.plan.refusals import warnings
 from mlpack.plan.report import BudgetCheck, ReleaseReport
 from mlpack.plan.transfer import Alternative, PullDiff, Transfer
 from mlpack.render.document import Block, Bullets, Heading, Paragraph, Table
@@ -42,11 +43,13 @@ def diff_blocks(delta: PullDiff) -> tuple[Block, ...]:
         (step.action, size(step.layer.size), step.layer.digest.short, step.why)
         for step in reversed(delta.steps)
     ]
+    refused = warnings(delta.refusals)
     return (
         Paragraph(
             f"{device_on(delta.old)} fetches {size(delta.transfer.total)} to reach {delta.new} "
             f"with {delta.engine}: {fetched} of {counted(len(delta.steps), 'layer')}."
         ),
+        *((Heading("Warnings"), Bullets(refused)) if refused else ()),
         Heading("Layers, the top one first"),
         Table(("action", "size", "layer", "why"), rows, right=(1,)),
         Heading("Bytes on the wire, by part"),

@@ -340,6 +340,9 @@ class ProjectSettings:
     registry: RegistrySettings = field(default_factory=RegistrySettings)
     base: BaseSettings = field(default_factory=BaseSettings)
     device: DeviceSettings = field(default_factory=DeviceSettings)
+    engine_named: bool = False
+    """Whether ``[device] engine`` is set, and not the default."""
+
     fleet: FleetSettings = field(default_factory=FleetSettings)
     budget: BudgetSettings = field(default_factory=BudgetSettings)
     larger: Mapping[str, object] = field(default_factory=dict)
@@ -433,12 +436,14 @@ def _read(document: Mapping[str, Any], require_tariff: Callable[[str], object]) 
     }
     larger = {name: found for name, found in larger.items() if found != table_type(name)()}
     model, image = read.pop("model"), read.pop("image")
+    device = root.get("device")
     found = ProjectSettings(
         model=model.name,
         scoring=model.scoring,
         code=model.code,
         repository=image.repository,
         larger=larger,
+        engine_named=device is not None and device.get("engine") is not None,
         **read,
     )
     for tariff in _tariffs(found):

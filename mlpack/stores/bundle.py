@@ -16,7 +16,6 @@ from typing import BinaryIO, cast
 
 from mlpack.errors import MlpackError
 from mlpack.json_document import OR_NULL, written
-from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import (
     MAX_DOCUMENT_BYTES,
     Descriptor,
@@ -30,7 +29,8 @@ from mlpack.oci.image import Layer
 from mlpack.oci.layer import BLOCK, END, Entry, Gzip, header, padding
 from mlpack.plan.bundle import LIST, Bundle
 from mlpack.stores.files import atomic, file_sha256, naming, open_file
-from mlpack.stores.store import CHUNK, Corrupt, Readable, verified
+from mlpack.stores.store import CHUNK, Readable, verified
+from mlpack.stores.trees import open_plain
 
 _BEST, _LARGE = 12, 6
 _GZIP = b"\x1f\x8b"
@@ -95,31 +95,25 @@ def write_archive(store: Readable, made: Bundle, out: Writable) -> None:
 def _content(
     store: Readable, layer: Layer, *, unpack: bool
 ) -> Iterator[tuple[int, Iterator[bytes]]]:
-    packed = layer.descriptor.media_type not in media.TAR_LAYERS
-    with store.open(layer.descriptor) as blob:
-        if not (unpack and packed):
+    """Open a layer as the file has it; its compression is told by its bytes, as engines do."""
+    if not unpack:
+        with store.open(layer.descriptor) as blob:
             yield layer.size, verified(blob, layer.descriptor)
-            return
-        # A tar header has the size before the content, so the layer is unpacked to a file first.
-        with tempfile.TemporaryFile() as aside:
-            with naming(Path(tempfile.gettempdir())):
-                size = _unpack(blob, layer, cast(BinaryIO, aside))
-            aside.seek(0)
-            yield size, iter(lambda: aside.read(CHUNK), b"")
+        return
+    # A tar header has the size before the content, so the layer is unpacked to a file first.
+    with tempfile.TemporaryFile() as aside:
+        with naming(Path(tempfile.gettempdir())):
+            size = _unpack(store, layer, cast(BinaryIO, aside))
+        aside.seek(0)
+        yield size, iter(lambda: aside.read(CHUNK), b"")
 
 
-def _unpack(blob: BinaryIO, layer: Layer, out: BinaryIO) -> int:
-    """Inflate a layer and check its diff id. Deflate expands at most 1032-fold."""
-    running, size = hashlib.sha256(), 0
-    try:
-        with gzip.GzipFile(fileobj=blob) as content:
-            while chunk := content.read(CHUNK):
-                running.update(chunk)
-                size += out.write(chunk)
-    except (OSError, EOFError, zlib.error) as error:
-        raise Corrupt(f"layer {layer.digest} cannot be unpacked ({error})") from error
-    if running.hexdigest() != layer.diff_id.hex:
-        raise Corrupt(f"layer {layer.digest} unpacks to other bytes than its diff id")
+def _unpack(store: Readable, layer: Layer, out: BinaryIO) -> int:
+    """Write a layer's tar to ``out``, and return its size; its diff id and length are checked."""
+    size = 0
+    with open_plain(store, layer) as content:
+        while chunk := content.read(CHUNK):
+            size += out.write(chunk)
     return size
 
 

@@ -87,15 +87,24 @@ def open_tar(store: Readable, layer: Layer, limits: LayerLimits = LIMITS) -> Ite
     When the block ends the rest is read, too, and all of it must match the layer's digests.
     Raises :class:`~mlpack.stores.store.Corrupt`, :class:`LayerTooLarge`.
     """
-    with store.open(layer.descriptor) as blob, _readable(layer):
-        checked = io.BufferedReader(VerifyingReader(blob, layer.descriptor), CHUNK)
-        stream = _BoundedStream(inflated(checked), layer, limits)
+    with open_plain(store, layer, limits) as stream:
         # A layer without a byte is one without files; tarfile takes it for a broken one.
         files = stream if stream.begins() else io.BytesIO(bytes(tarfile.RECORDSIZE))
         # Not tarfile's own stream mode: that reads a header of any size into memory.
         yield LayerTar(
             fileobj=cast(BinaryIO, files), errorlevel=2, encoding="utf-8", errors="surrogateescape"
         )
+
+
+@contextmanager
+def open_plain(
+    store: Readable, layer: Layer, limits: LayerLimits = LIMITS
+) -> Iterator[_BoundedStream]:
+    """Open the bytes of a layer's tar, whatever its compression; else as :func:`open_tar`."""
+    with store.open(layer.descriptor) as blob, _readable(layer):
+        checked = io.BufferedReader(VerifyingReader(blob, layer.descriptor), CHUNK)
+        stream = _BoundedStream(inflated(checked), layer, limits)
+        yield stream
         stream.finish()
         while checked.read(CHUNK):
             pass  # bytes after the compressed stream are part of the blob's digest, too

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
+import lzma
 import random
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +15,7 @@ from typing import Any
 
 import pytest
 import zstandard
+from click.testing import Result
 
 from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Descriptor, Digest
@@ -22,6 +25,7 @@ from mlpack.project.references import find_image
 from mlpack.stores.layout import LayoutStore
 from mlpack.stores.store import put_image
 from mlpack.stores.trees import LayeredTree, read_tree
+from tests.registry.registry import running
 from tests.stores.test_trees import tar
 from tests.support import AMD64, run
 
@@ -94,6 +98,8 @@ SMALL: Members = [("app", {}, b"2"), ("more", {}, random.Random(6).randbytes(300
         (media.LAYER_ZSTD, zstandard.compress, "moby"),
         (media.LAYER_GZIP, zstandard.compress, "moby"),
         (media.LAYER_TAR, pack, "containerd"),
+        (media.LAYER_TAR, lzma.compress, "containerd"),
+        (media.LAYER_GZIP, bz2.compress, "containerd"),
     ],
 )
 def test_what_an_engine_cannot_unpack_is_grafted_in_gzip(
@@ -193,3 +199,99 @@ def test_a_graft_of_too_many_layers_is_not_the_way(store: LayoutStore) -> None:
     assert said["strategy"] == "new"
     assert "126 layers, and 125 are the most" in said["why"]
     assert graft(store, "podman")["strategy"] == "graft"
+
+
+def test_diff_warns_and_names_the_engine(store: LayoutStore) -> None:
+    add(store, "old", BELOW)
+    add(store, "zstd", BELOW, SMALL, kind=media.LAYER_ZSTD, packing=zstandard.compress)
+    add(store, "through", BELOW, [("lnk/new", {}, b"n")])
+    old = f"oci:{store.root}:old"
+    for tag, why in (("zstd", "it is zstd"), ("through", "through 'lnk', a symlink below it")):
+        done = run("diff", old, f"oci:{store.root}:{tag}")
+        assert done.exit_code == 0
+        assert "Docker 20.10.24" in done.stdout
+        assert why in " ".join(done.stdout.split())
+        assert "mlpack graft OLD NEW" in " ".join(done.stdout.split())
+        (told,) = json.loads(run("--json", "diff", old, f"oci:{store.root}:{tag}").stdout)[
+            "refusals"
+        ]
+        assert told["engine"] == "Docker 20.10.24"
+    assert json.loads(run("--json", "diff", old, old).stdout)["refusals"] == []
+    done = run("--json", "diff", old, f"oci:{store.root}:zstd", "--engine", "containerd")
+    assert json.loads(done.stdout)["refusals"] == []
+
+
+def bundle(store: LayoutStore, tag: str, name: str) -> Result:
+    made = f"{store.root.parent}/{tag}.tar"
+    names = [f"oci:{store.root}:{tag}", "--onto", f"oci:{store.root}:old"]
+    return run("--json", "bundle", *names, "-o", made, "--engine", name, "--name", "l/x:1")
+
+
+def test_a_bundle_that_its_engine_does_not_take_is_not_written(store: LayoutStore) -> None:
+    add(store, "old", BELOW)
+    add(store, "zstd", BELOW, SMALL, kind=media.LAYER_ZSTD, packing=zstandard.compress)
+    add(store, "tar", BELOW, SMALL, kind=media.LAYER_TAR)
+    add(store, "linked", BELOW, [("h2", {"type": HARD, "linkname": "h1"}, b"")])
+    add(store, "through", BELOW, [("lnk/new", {}, b"n")])
+    # docker load is given plain tars, whatever the registry has.
+    assert bundle(store, "zstd", "moby").exit_code == 0
+    assert bundle(store, "zstd", "podman").exit_code == 0
+    refused = bundle(store, "tar", "containerd")
+    assert refused.exit_code == 1
+    assert "says plain tar" in refused.stderr
+    assert not (store.root.parent / "tar.tar").exists()
+    refused = bundle(store, "linked", "moby")
+    assert "'h2' is a hardlink to 'h1'" in refused.stderr
+    warned = bundle(store, "through", "moby")
+    assert warned.exit_code == 0
+    assert "warning: Docker 20.10.24 unpacks other files of layer 2" in " ".join(
+        warned.stderr.split()
+    )
+    assert [each["effect"] for each in json.loads(warned.stdout)["refusals"]] == ["altered"]
+
+
+def release(folder: Path, settings: str) -> None:
+    """A project with a grafted release of a zstd layer."""
+    text = f'[model]\nname = "fan"\n[image]\nrepository = "localhost/fan"\n{settings}'
+    (folder / "mlpack.toml").write_text(text)
+    store = LayoutStore(folder / "foreign")
+    add(store, "old", BELOW)
+    # zstd is so much smaller here that NEW itself is the cheaper way.
+    zeros: Members = [("zeros", {}, bytes(3_000_000))]
+    add(store, "new", BELOW, zeros, kind=media.LAYER_ZSTD, packing=zstandard.compress)
+    names = [f"oci:{store.root}:old", f"oci:{store.root}:new"]
+    at = ["-C", str(folder)]
+    done = run(*at, "graft", *names, "-o", "fan:2", "--engine", "containerd")
+    assert done.exit_code == 0, done.stderr
+
+
+GROUP = """[deploy.groups.{name}]
+target = "tags.x = '{name}'"
+engine = "{engine}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "status", "said"),
+    [
+        ("", 0, "warning: Docker 20.10.24 refuses layer 2"),
+        ('[device]\nengine = "moby"\n', 1, "Docker 20.10.24 refuses layer 2"),
+        ('[device]\nengine = "containerd"\n', 0, ""),
+        (GROUP.format(name="a", engine="moby"), 1, "Docker 20.10.24 refuses layer 2"),
+        (
+            GROUP.format(name="a", engine="moby") + GROUP.format(name="b", engine="containerd"),
+            0,
+            "warning: Docker 20.10.24 refuses layer 2",
+        ),
+    ],
+)
+def test_a_push_is_refused_if_no_device_that_is_named_takes_it(
+    tmp_path: Path, settings: str, status: int, said: str
+) -> None:
+    release(tmp_path, settings)
+    with running(tmp_path / "registry") as registry:
+        done = run("-C", str(tmp_path), "--json", "push", "fan:2", "--to", f"{registry.host}/fan")
+    assert done.exit_code == status, done.stderr
+    assert said in " ".join(done.stderr.split())
+    if not status:
+        assert bool(json.loads(done.stdout)["refusals"]) == bool(said)

@@ -9,7 +9,9 @@ import pytest
 from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Descriptor
 from mlpack.oci.image import ImageConfig, Layer, build_image
-from mlpack.plan.bundle import LIST, NothingShared, UnreadableLayer, bundle
+from mlpack.oci.unpacking import LayerFacts
+from mlpack.plan.bundle import LIST, NothingShared, bundle, load_refusals
+from mlpack.plan.engines import engine
 from tests.support import AMD64, image, layer
 
 OLD = image("debian", "packages", "model 1")
@@ -28,8 +30,8 @@ def test_it_carries_the_one_layer_the_device_lacks(engine: str) -> None:
 def test_moby_goes_by_the_chain_and_the_others_by_blob() -> None:
     swapped = image("debian", "model 2", "packages")
     assert bundle("moby", "f:2", swapped, OLD).carried == swapped.layers[1:]
-    for engine in ("containerd", "podman"):
-        assert bundle(engine, "f:2", swapped, OLD).carried == (layer("model 2"),)
+    for name in ("containerd", "podman"):
+        assert bundle(name, "f:2", swapped, OLD).carried == (layer("model 2"),)
 
 
 def test_a_recompressed_layer_is_spared_on_moby_alone() -> None:
@@ -49,13 +51,17 @@ def test_onto_nothing_is_the_whole_image() -> None:
     assert bundle("podman", "f:2", NEW, None).carried == NEW.layers
 
 
-def test_a_layer_docker_cannot_read_is_refused() -> None:
+def test_docker_loads_plain_tars_of_layers_that_it_cannot_pull() -> None:
     blob = layer("z").descriptor
     zstd = Layer(Descriptor(media.LAYER_ZSTD, blob.digest, blob.size), layer("z").diff_id)
     new = build_image(ImageConfig(platform=AMD64), [layer("debian"), zstd])
-    with pytest.raises(UnreadableLayer, match="zstd"):
-        bundle("moby", "f:2", new, OLD)
-    assert bundle("podman", "f:2", new, OLD).carried == (zstd,)
+    assert bundle("moby", "f:2", new, OLD).carried == (zstd,)
+    assert engine("moby").refusals(new)
+    assert load_refusals(engine("moby"), new, ()) == ()
+    facts = [LayerFacts(compression="xz", broken="it is odd")]
+    assert [each.why for each in load_refusals(engine("moby"), new, facts)] == ["it is odd"]
+    told = load_refusals(engine("containerd"), new, facts)
+    assert [each.why for each in told] == ["it is xz, which is not unpacked", "it is odd"]
 
 
 def test_docker_is_told_of_every_layer_and_given_the_new_one() -> None:

@@ -264,7 +264,7 @@ def test_diff_lists_every_layer_and_its_transfer() -> None:
     pull = PullScenario(image=row.target, state=row.state, link=row.link)
     planned = diff_pull("moby", "fan:1", "fan:2", pull)
     shown = document(planned)
-    assert list(shown) == ["engine", "old", "new", "layers", "transfer"]
+    assert list(shown) == ["engine", "old", "new", "layers", "transfer", "refusals"]
     assert (shown["engine"], shown["old"], shown["new"]) == ("moby", "fan:1", "fan:2")
     layers = shown["layers"]
     assert isinstance(layers, list)
