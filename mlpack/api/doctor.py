@@ -131,20 +131,23 @@ def _registry(session: Session) -> Iterator[Check]:
         return  # the check of the project says so
     if place is None:
         return
+    from mlpack.registry.answers import require_no_web_page
     from mlpack.registry.http_types import Request
 
     scope = f"repository:{place.repository}:pull"
     try:
         with session.open_registries(patience=REGISTRY_SECONDS) as registries:
             found = registries.session(place.registry)
-            request = Request(method="GET", url=found.root, again=False)
+            request = Request(method="GET", url=found.root, attempts=1)
             with found.send(request, scope) as response:
                 if response.status != 200:
                     raise found.failure(request, response)
+                require_no_web_page(request, response)
+            used = found.login.used(scope)
     except MlpackError as error:
         yield registry_check(place.registry, error)
         return
-    yield Check("registry", "ok", f"{place.registry} answers")
+    yield Check("registry", "ok", f"{place.registry} answers{used and f', with {used}'}")
 
 
 def registry_check(host: str, error: MlpackError) -> Check:

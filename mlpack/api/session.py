@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mlpack.azure.management import Account
     from mlpack.oci.descriptor import Platform
     from mlpack.project.references import FoundImage
+    from mlpack.registry.credentials import Logins
     from mlpack.registry.repository import Registries
     from mlpack.rollout.hub import IotHub
 
@@ -232,7 +233,18 @@ class Session:
         asked = ClientSettings(ca=ca, insecure=insecure, proxies=Proxies.read(self.environment))
         if patience:
             asked = replace(asked, connect=patience, read=patience, patience=patience)
-        return Registries(Client(asked), self._logins())
+        return Registries(Client(asked), self.logins())
+
+    def logins(self) -> Logins:
+        """Return the logins that Docker and podman keep on this machine."""
+        from mlpack.registry.credentials import Logins, login_files
+
+        try:
+            home: Path | None = Path.home()
+        except RuntimeError:
+            home = None
+        files = login_files(self.environment, home, os.getuid())
+        return Logins(files, self.environment.get("DOCKER_AUTH_CONFIG", ""))
 
     def find(self, image: str, platform: Platform | None = None) -> FoundImage:
         """Find ``image`` on disk, in the project, or in a registry if it is written so."""
@@ -246,16 +258,6 @@ class Session:
             directory=self.directory,
             registries=registries,
         )
-
-    def _logins(self) -> tuple[Path, ...]:
-        """Where podman and Docker keep logins, in the order they are asked."""
-        environment = self.environment
-        places = (
-            environment.get("REGISTRY_AUTH_FILE", ""),
-            f"{environment.get('DOCKER_CONFIG') or Path.home() / '.docker'}/config.json",
-            f"{environment.get('XDG_RUNTIME_DIR', '/nowhere')}/containers/auth.json",
-        )
-        return tuple(Path(place) for place in places if place)
 
     @cached_property
     def hub(self) -> IotHub:

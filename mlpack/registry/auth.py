@@ -11,10 +11,11 @@ import json
 import re
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode, urljoin, urlsplit
 
-from mlpack.registry.credentials import Credentials
-from mlpack.registry.http_types import RegistryError, Request, Response, origin
+from mlpack.registry.answers import NotARegistry, web_page
+from mlpack.registry.credentials import Credentials, Login
+from mlpack.registry.http_types import RegistryError, Request, Response, origin, shown_host
 
 Flow = Generator[Request, Response, Response]
 CLIENT = "mlpack"
@@ -22,7 +23,11 @@ CLIENT = "mlpack"
 
 MAX_TOKEN_BYTES = 1024 * 1024
 _INSUFFICIENT = "insufficient_scope"
-_PARAMETER = re.compile(r'([A-Za-z_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
+_LONGEST_HEADER = 4096
+"""Characters of ``WWW-Authenticate`` that are read; real ones have a few hundred."""
+
+_NO_FORMS = frozenset({400, 401, 404, 405, 415, 501})
+"""Responses of token services that know no POST (containerd's list, and what it stands for)."""
 
 
 class Unauthorized(RegistryError):
@@ -42,21 +47,32 @@ class Challenge:
     """Why a token was refused, such as ``insufficient_scope`` (RFC 6750)."""
 
     @classmethod
-    def parse(cls, header: str) -> Challenge | None:
-        """Read ``WWW-Authenticate``; ``None`` if no scheme in it is supported.
+    def parse(cls, header: str) -> tuple[Challenge, ...]:
+        """Read ``WWW-Authenticate``: the challenges that can be answered, bearer first.
 
         >>> Challenge.parse('Bearer realm="https://a.example/token",service="reg"')
-        Challenge(scheme='bearer', realm='https://a.example/token', service='reg', error='')
+        (Challenge(scheme='bearer', realm='https://a.example/token', service='reg', error=''),)
         """
-        for scheme in ("bearer", "basic"):
-            found = re.search(rf"(?:^|,)\s*{scheme}(?:\s+|$)", header, re.IGNORECASE)
-            if found is None:
-                continue
-            given: dict[str, str] = {}
-            for name, quoted, plain in _PARAMETER.findall(header[found.end() :]):
-                given.setdefault(name.lower(), quoted or plain)
-            return cls(scheme, *(given.get(key, "") for key in ("realm", "service", "error")))
-        return None
+        found: list[tuple[str, dict[str, str]]] = []
+        for scheme, name, quoted, single, plain in _PARTS.findall(header[:_LONGEST_HEADER]):
+            if scheme:
+                found.append((scheme.lower(), {}))
+            elif found:
+                value = re.sub(r"\\(.)", r"\1", quoted) or single or plain
+                found[-1][1].setdefault(name.lower(), value)
+        known = [
+            cls(scheme, *(given.get(key, "") for key in ("realm", "service", "error")))
+            for scheme, given in found
+            if scheme in {"bearer", "basic"}
+        ]
+        return tuple(sorted(known, key=lambda each: each.scheme, reverse=True))
+
+
+_PARTS = re.compile(
+    # A parameter's value may lack its quotes, or the closing one; a scheme's name has no value.
+    r"""([A-Za-z][\w-]*)(?=\s+[A-Za-z_-]+\s*=|\s+[\w.~+/-]+=*\s*(?:,|$)|\s*(?:,|$))"""
+    r"""|([A-Za-z_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)(?:"|$)|'([^']*)'|([^\s,"']+))"""
+)
 
 
 @dataclass
@@ -64,24 +80,41 @@ class LoginState:
     """What is known of the login at one registry while the program runs."""
 
     origin: str
-    credentials: Callable[[], Credentials | None]
-    """Called only after a challenge: a helper program may have to run."""
+    find: Callable[[str], Login]
+    """Return the login for a repository. Called only after a challenge: a helper program may have
+    to run."""
 
     challenge: Challenge | None = None
+    """The last one whose answer the registry accepted."""
+
     accepted: dict[str, str] = field(default_factory=dict, repr=False)
     """``Authorization`` by scope."""
 
-    def header(self, scope: str) -> str | None:
-        """Return the header for ``scope``, if known; basic credentials are for all scopes."""
-        basic = self.challenge is not None and self.challenge.scheme == "basic"
-        return self.accepted.get("" if basic else scope)
+    _found: dict[str, Login] = field(default_factory=dict, repr=False)
+
+    @property
+    def host(self) -> str:
+        """The registry's name, as for ``docker login``."""
+        host = shown_host(self.origin)
+        return "docker.io" if host == "registry-1.docker.io" else host
+
+    def login(self, scope: str) -> Login:
+        """Return the login for the repository that ``scope`` names first."""
+        name = scope.split(":")[1] if ":" in scope else ""
+        if name not in self._found:
+            self._found[name] = self.find(name)
+        return self._found[name]
+
+    def used(self, scope: str) -> str:
+        """Return where the login is that the registry accepted, or ``""`` if it required none."""
+        return self.login(scope).place if self.accepted else ""
 
     def secrets(self) -> list[str]:
         """Return the tokens and passwords in use, which no message may repeat."""
         found = [each.partition(" ")[2] for each in self.accepted.values()]
-        credentials = self.credentials() if self.accepted else None
-        if credentials is not None:
-            found += [credentials.password, credentials.token]
+        for each in self._found.values():
+            if each.credentials is not None:
+                found += [each.credentials.password, each.credentials.token]
         return [each for each in found if each]
 
 
@@ -89,70 +122,108 @@ def authorized(request: Request, scope: str, login: LoginState) -> Flow:
     """Yield ``request``; on a challenge yield what it requires, and ``request`` once more.
 
     ``scope`` is the least that the request needs. Secrets are sent to the registry's origin and
-    to the token service that the registry names, and nowhere else. Raises
-    :class:`Unauthorized`.
+    to the token service that the registry names, and nowhere else. What is known of the login
+    changes only if the registry accepts it, so that a request which may fail spoils no other.
+    Raises :class:`Unauthorized`.
     """
     if origin(request.url) != login.origin:
         return (yield request)
-    if login.challenge and login.header(scope) is None:
-        yield from _log_in(login.challenge, scope, login)
-    response = yield _signed(request, login.header(scope))
-    if response.status != 401 or origin(response.url or request.url) != login.origin:
+    header, known = login.accepted.get(scope), login.challenge
+    fresh = header is None and known is not None
+    if fresh and known is not None:
+        header = yield from _log_in(known, scope, login)
+    response = yield _signed(request, header)
+    if not _refused(response, request, login):
+        if fresh and header is not None:
+            login.accepted[scope] = header
         return response
     # The first 401 of a registry, or a token that expired in the middle.
-    challenge = Challenge.parse(response.headers.get("www-authenticate", ""))
-    response.close()
-    if challenge is None:
-        raise Unauthorized(f"{request}: unauthorized, and the registry names no way to log in")
-    if challenge.scheme == "basic" and login.header(scope) is not None:
-        raise _unauthorized(login)
-    if challenge.error == _INSUFFICIENT and login.header(scope) is not None:
+    login.accepted.pop(scope, None)
+    challenge = yield from _challenge(request, response, login)
+    insufficient = challenge.error == _INSUFFICIENT
+    if header is not None and (insufficient or challenge.scheme == "basic"):
         # The token is valid but does not include the access: another one would not either.
-        raise _unauthorized(login, challenge, scope)
-    login.challenge = challenge
-    yield from _log_in(challenge, scope, login)
-    response = yield _signed(request, login.header(scope))
-    if response.status == 401 and origin(response.url or request.url) == login.origin:
+        raise _unauthorized(login, scope, insufficient=insufficient)
+    if fresh and known is not None and replace(challenge, error="") == replace(known, error=""):
+        raise _unauthorized(login, scope)
+    header = yield from _log_in(challenge, scope, login)
+    response = yield _signed(request, header)
+    if _refused(response, request, login):
         again = Challenge.parse(response.headers.get("www-authenticate", ""))
         response.close()
-        login.accepted.clear()
-        raise _unauthorized(login, again, scope)
+        insufficient = any(each.error == _INSUFFICIENT for each in again)
+        raise _unauthorized(login, scope, insufficient=insufficient)
+    login.challenge, login.accepted[scope] = challenge, header
     return response
+
+
+def _refused(response: Response, request: Request, login: LoginState) -> bool:
+    return response.status == 401 and origin(response.url or request.url) == login.origin
+
+
+def _challenge(
+    request: Request, response: Response, login: LoginState
+) -> Generator[Request, Response, Challenge]:
+    """Return the challenge to answer; if a 401 has none, that of the registry's root."""
+    with response:
+        found = Challenge.parse(response.headers.get("www-authenticate", ""))
+    if not found:
+        with (yield Request(method="GET", url=f"{login.origin}/v2/", attempts=1)) as root:
+            if root.status == 401:
+                found = Challenge.parse(root.headers.get("www-authenticate", ""))
+    if not found:
+        raise Unauthorized(
+            f"{request}: unauthorized, and the registry names no way to log in",
+            hint="check the registry's name and port, or ask its operator",
+        )
+    usable = (each for each in found if each.scheme == "basic" or _realm(each, login))
+    challenge = next(usable, None)
+    if challenge is None:
+        raise RegistryError(
+            f"{login.host} names no usable token service",
+            hint="the registry must name one with https in WWW-Authenticate: ask its operator",
+        )
+    return challenge
+
+
+def _realm(challenge: Challenge, login: LoginState) -> str:
+    """Return the token service's address; none if a registry with TLS names one without."""
+    try:
+        address = urljoin(login.origin, challenge.realm) if challenge.realm else ""
+        parts = urlsplit(address)
+        safe = parts.scheme == "https" or login.origin.startswith("http:")
+        return address if parts.scheme in {"http", "https"} and parts.hostname and safe else ""
+    except ValueError:
+        return ""
 
 
 def _log_in(
     challenge: Challenge, scope: str, login: LoginState
-) -> Generator[Request, Response, None]:
-    credentials = login.credentials()
+) -> Generator[Request, Response, str]:
+    """Return the value of ``Authorization`` for ``scope``."""
+    credentials = login.login(scope).credentials
     if challenge.scheme == "basic":
         if credentials is None or not credentials.username:
-            raise _unauthorized(login)
-        login.accepted[""] = _basic(credentials)
-        return
-    _check_realm(challenge, login)
-    response = yield _token_request(challenge, scope, credentials)
-    old = response.status in {404, 405} and credentials is not None and credentials.token
-    if old and credentials is not None and credentials.password:
+            raise _unauthorized(login, scope)
+        return _basic(credentials)
+    asked = replace(challenge, realm=_realm(challenge, login))
+    response = yield _token_request(asked, scope, credentials)
+    if credentials and credentials.token and credentials.password and response.status in _NO_FORMS:
         # A token service from before OAuth 2, such as Harbor's: use the password.
         response.close()
-        response = yield _token_query(challenge, scope, credentials)
+        response = yield _token_query(asked, scope, credentials)
     with response:
-        if response.status != 200:
-            if response.status in {400, 401, 403}:
-                raise _unauthorized(login)
+        if response.status in {400, 401, 403}:
+            raise _unauthorized(login, scope)
+        host = shown_host(response.url or asked.realm)
+        if response.status >= 300:
             raise RegistryError(
-                f"the token service {urlsplit(challenge.realm).netloc} answers {response.status}",
-                hint="try again later",
+                f"the token service {host} answers {response.status}", hint="try again later"
             )
-        login.accepted[scope] = f"Bearer {_token(response.read(MAX_TOKEN_BYTES), challenge)}"
-
-
-def _check_realm(challenge: Challenge, login: LoginState) -> None:
-    """Raise if a registry with TLS would make us send a password without."""
-    realm = urlsplit(challenge.realm)
-    safe = realm.scheme == "https" or login.origin.startswith("http:")
-    if realm.scheme not in {"http", "https"} or not realm.hostname or not safe:
-        raise RegistryError(f"{login.origin} names no usable token service")
+        content = response.read(MAX_TOKEN_BYTES)
+        if page := web_page(response.headers, content, response.url):
+            raise NotARegistry(f"{page} answered instead of the token service {host}")
+        return f"Bearer {_token(content, host)}"
 
 
 def _token_request(challenge: Challenge, scope: str, credentials: Credentials | None) -> Request:
@@ -181,21 +252,26 @@ def _token_query(challenge: Challenge, scope: str, credentials: Credentials | No
     query += [("scope", each) for each in scope.split()]
     mark = "&" if "?" in challenge.realm else "?"
     return _signed(
-        Request(method="GET", url=f"{challenge.realm}{mark}{urlencode(query)}"),
+        Request(
+            method="GET", url=f"{challenge.realm}{mark}{urlencode(query, errors='surrogateescape')}"
+        ),
         _basic(credentials) if credentials else None,
     )
 
 
-def _token(body: bytes, challenge: Challenge) -> str:
+def _token(body: bytes, host: str) -> str:
     try:
         document = json.loads(body)
-        found = document.get("token") or document.get("access_token")
+        given = [document.get("token"), document.get("access_token")]
     except (ValueError, AttributeError, RecursionError):
-        found = None
+        given = []
+    found = next((each.strip() for each in given if isinstance(each, str) and each.strip()), "")
     # No control characters: it becomes part of a header.
-    if not isinstance(found, str) or not re.fullmatch(r"[\x21-\x7e]+", found):
-        host = urlsplit(challenge.realm).netloc
-        raise RegistryError(f"the token service {host} returned no token")
+    if not re.fullmatch(r"[\x21-\x7e]+", found):
+        raise RegistryError(
+            f"the token service {host} returned no token",
+            hint="try again later; if it persists, ask the registry's operator",
+        )
     return found
 
 
@@ -206,22 +282,23 @@ def _signed(request: Request, authorization: str | None) -> Request:
 
 
 def _basic(credentials: Credentials) -> str:
-    pair = f"{credentials.username}:{credentials.password}".encode()
+    pair = f"{credentials.username}:{credentials.password}".encode(errors="surrogateescape")
     return f"Basic {base64.b64encode(pair).decode()}"
 
 
-def _unauthorized(
-    login: LoginState, challenge: Challenge | None = None, scope: str = ""
-) -> Unauthorized:
-    host = urlsplit(login.origin).netloc
-    if login.credentials() is None:
-        return Unauthorized(f"{host} requires a login", hint=f"log in with: docker login {host}")
-    if challenge is not None and challenge.error == _INSUFFICIENT:
+def _unauthorized(login: LoginState, scope: str, *, insufficient: bool = False) -> Unauthorized:
+    host, found = login.host, login.login(scope)
+    if found.credentials is None:
+        problems = f", and {'; '.join(found.problems)}" if found.problems else ""
         return Unauthorized(
-            f"{host}: the login does not include {scope}",
+            f"{host} requires a login{problems}", hint=f"log in with: docker login {host}"
+        )
+    if insufficient:
+        return Unauthorized(
+            f"{host}: the login does not include {scope} ({found.place})",
             hint=f"ask for that access, or log in as a user who has it: docker login {host}",
         )
     return Unauthorized(
-        f"{host} does not accept the stored credentials",
+        f"{host} does not accept the stored credentials ({found.place})",
         hint=f"log in again with: docker login {host}",
     )

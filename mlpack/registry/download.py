@@ -8,8 +8,7 @@ from collections.abc import Callable
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from mlpack.registry.http import ATTEMPTS
-from mlpack.registry.http_types import Response, Unreachable
+from mlpack.registry.http_types import ATTEMPTS, Response, Unreachable
 from mlpack.stores.store import Corrupt
 
 if TYPE_CHECKING:
@@ -100,14 +99,19 @@ class Download(io.RawIOBase):
         _skip_to(self._response, offset)
 
 
+def starts_at(response: Response) -> int:
+    """Return the offset of a response's first byte; -1 if it is a part and does not say which."""
+    if response.status != 206:
+        return 0
+    found = re.match(r"bytes[ =]+(\d+)-", response.headers.get("content-range", "").strip().lower())
+    return int(found[1]) if found else -1
+
+
 def _skip_to(response: Response, offset: int) -> None:
     """Bring a response to ``offset``: a server may answer with the range, or with everything."""
-    if response.status == 206:
-        found = re.match(r"bytes (\d+)-", response.headers.get("content-range", ""))
-        if found is None or int(found[1]) != offset:
-            raise Corrupt(f"a registry did not send the bytes from {offset} that were requested")
-        return
-    rest = offset
+    rest = offset - starts_at(response)
+    if not 0 <= rest <= offset:
+        raise Corrupt(f"a registry did not send the bytes from {offset} that were requested")
     while rest:
         chunk = next(response.chunks, b"")
         if not chunk:

@@ -29,6 +29,7 @@ from mlpack.registry.counting_transport import (
     TrafficCounter,
 )
 from mlpack.registry.http_types import (
+    ATTEMPTS,
     InsecureConnection,
     Proxies,
     Proxy,
@@ -42,7 +43,6 @@ from mlpack.registry.http_types import (
 )
 from mlpack.stores.files import require_file
 
-ATTEMPTS = 5
 CONNECT_ATTEMPTS = 3
 """For a server that does not answer at all: usually its name is wrong, or it is off."""
 
@@ -115,14 +115,13 @@ class Client:
                 response = self._follow(request)
             except _ConnectionLost as lost:
                 failures += 1
-                if failures >= (CONNECT_ATTEMPTS if lost.connecting else ATTEMPTS):
-                    raise
-                if not request.again:
+                most = CONNECT_ATTEMPTS if lost.connecting else ATTEMPTS
+                if failures >= min(most, request.attempts):
                     raise
                 self.pause(failures)
                 continue
             failures += 1
-            if response.status not in _TEMPORARY or not request.again or failures >= ATTEMPTS:
+            if response.status not in _TEMPORARY or failures >= request.attempts:
                 return response
             response.close()
             self.pause(failures, response)

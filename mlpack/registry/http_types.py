@@ -12,6 +12,9 @@ from mlpack.errors import MlpackError, UsageError
 from mlpack.oci.descriptor import MAX_DOCUMENT_BYTES
 from mlpack.stores.store import Corrupt
 
+ATTEMPTS = 5
+"""How often a request is sent before its failure is one."""
+
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -59,8 +62,8 @@ class Request:
     body: bytes | Body | Iterator[bytes] = field(default=b"", repr=False)
     """An iterator is of unknown length (chunked) and cannot be sent again."""
 
-    again: bool = True
-    """Whether it may be sent again without checking what the first attempt did."""
+    attempts: int = ATTEMPTS
+    """How often it may be sent without checking what the attempt before did."""
 
     def __str__(self) -> str:
         # Without the query: upload sessions and pre-signed addresses carry secrets there.
@@ -220,6 +223,17 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def shown_host(url: str) -> str:
+    """Return host and port as a reference has them: without a default port.
+
+    >>> shown_host("https://r.io:443/v2/"), shown_host("http://r.io:5000/")
+    ('r.io', 'r.io:5000')
+    """
+    parts = urlsplit(url)
+    netloc = parts.netloc.rpartition("@")[2]
+    return netloc.removesuffix(f":{_PORTS.get(parts.scheme)}")
 
 
 def origin(url: str) -> str:

@@ -9,31 +9,41 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import cache, partial
-from pathlib import Path
+from functools import partial
 from typing import BinaryIO, cast
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import urlencode, urljoin, urlsplit, urlunsplit
 
 from mlpack.oci import descriptor as media
-from mlpack.oci.descriptor import Descriptor, Digest, InvalidContent, Reference, canonical, parse
+from mlpack.oci.descriptor import Descriptor, Digest, InvalidContent, Reference, parse
 from mlpack.oci.image import Index
 from mlpack.oci.reference import host_of
+from mlpack.registry.answers import beginning, not_a_registry, require_no_web_page, web_page
 from mlpack.registry.auth import LoginState
 from mlpack.registry.counting_transport import Traffic
-from mlpack.registry.credentials import find_credentials
-from mlpack.registry.download import Download
+from mlpack.registry.credentials import Logins
+from mlpack.registry.download import Download, starts_at
 from mlpack.registry.http import Client
 from mlpack.registry.http_types import (
     RegistryError,
     Request,
     Response,
-    StatusError,
     Unreachable,
     origin,
 )
-from mlpack.registry.session import ACCEPT, RegistrySession, RepositorySession, accept
+from mlpack.registry.referrers import (
+    fallback_tag,
+    refusals_as_unsupported,
+    with_referrer,
+)
+from mlpack.registry.session import (
+    ACCEPT,
+    RegistrySession,
+    RepositorySession,
+    accept,
+    digest_of,
+)
 from mlpack.registry.upload import BlobUpload, UploadCorrupted, UploadLost, location
 from mlpack.stores.store import (
     CHUNK,
@@ -41,7 +51,6 @@ from mlpack.stores.store import (
     Corrupt,
     NotFound,
     Readable,
-    ReferrersUnsupported,
     VerifyingReader,
     check_size,
     not_found,
@@ -49,60 +58,6 @@ from mlpack.stores.store import (
     read,
     verified,
 )
-
-UNSUPPORTED = frozenset({400, 404, 405, 406, 413, 415, 422, 501})
-"""Responses of a registry that keeps images only; others, such as 403 or 500, are errors."""
-
-
-def fallback_tag(subject: Descriptor) -> str:
-    """Return the tag of the index of ``subject``'s referrers.
-
-    >>> fallback_tag(Descriptor.of(b"", media.MANIFEST))[:20]
-    'sha256-e3b0c44298fc1'
-    """
-    return f"sha256-{subject.digest.hex}"
-
-
-def with_referrer(
-    held: tuple[Descriptor, bytes] | None, referrer: Descriptor, content: bytes, tag: str
-) -> bytes | None:
-    """Return the index at ``tag`` with ``referrer`` added, or ``None`` if it lists it.
-
-    ``content`` is the referrer's manifest; ``held`` is the index so far, whose other members
-    stay. Raises :class:`ReferrersUnsupported` if the tag is something else.
-    """
-    entry = _entry(referrer, content)
-    listed: list[object] = []
-    kept: dict[str, object] = {}
-    if held is not None:
-        document = parse(held[1], tag)
-        if held[0].media_type != media.INDEX:
-            raise ReferrersUnsupported(f"tag {tag} is not an index of referrers; it is unchanged")
-        try:
-            nodes = list(document.need("manifests").elements())
-            if any(node.need("digest").value == entry["digest"] for node in nodes):
-                return None
-        except InvalidContent as error:
-            raise ReferrersUnsupported(f"{error}; the tag is unchanged") from error
-        listed = [node.value for node in nodes]
-        kept = dict(document.mapping())
-    kept.update({"schemaVersion": 2, "mediaType": media.INDEX, "manifests": [*listed, entry]})
-    return canonical(kept)
-
-
-def _entry(referrer: Descriptor, content: bytes) -> dict[str, object]:
-    """The descriptor of ``referrer`` as an index of referrers lists it."""
-    manifest = parse(content, "manifest")
-    kind, annotations = manifest.get("artifactType"), manifest.get("annotations")
-    described = Descriptor(
-        referrer.media_type,
-        referrer.digest,
-        referrer.size,
-        annotations.text_map() if annotations else {},
-        artifact_type=(kind or manifest.need("config").need("mediaType")).text(),
-    )
-    return described.to_json()
-
 
 _RESTARTS = 3
 _MAX_PAGES = 1000
@@ -122,6 +77,7 @@ class RegistryStore:
         self._documents: dict[Digest, bytes] = {}
         self._absent: set[Digest] = set()
         self._opened: dict[Digest, str] = {}
+        self._refused: set[str] = set()
 
     def exists(self, target: Descriptor) -> bool:
         """Whether the repository holds ``target``; one request."""
@@ -169,66 +125,103 @@ class RegistryStore:
         self._put_document(target, read(self, target), name)
 
     def tags(self) -> Mapping[str, Descriptor]:
-        """Return every tag and what it points at; a request for each, so prefer :meth:`names`."""
-        return {name: self.resolve(name) for name in self.names()}
+        """Return every tag and what it points at; a request for each, so prefer :meth:`names`.
+
+        A tag that is deleted meanwhile is left out.
+        """
+        found = {}
+        for name in self.names():
+            with suppress(NotFound):
+                found[name] = self.resolve(name)
+        return found
 
     def names(self) -> tuple[str, ...]:
         """Return every tag, in order; a repository that does not exist has none."""
-        found: list[str] = []
-        url = f"{self.session.root}tags/list"
-        for _ in range(_MAX_PAGES):
-            request = Request(method="GET", url=url)
-            with self.session.send(request) as response:
-                if response.status == 404:
-                    break
-                if response.status != 200:
-                    raise self.session.failure(request, response)
-                listed = parse(response.read(), f"{self.place} tags").get("tags")
-                found += listed.texts() if listed else ()
-                url = _next_page(request, response)
-            if not url:
+        found: set[str] = set()
+        request = Request(method="GET", url=f"{self.session.root}tags/list")
+        for response in self._pages(request):
+            if response.status == 404:
                 break
-        return tuple(sorted(set(found)))
+            if response.status != 200:
+                raise self.session.failure(request, response)
+            content = response.read()
+            try:
+                listed = parse(content, f"{self.place} tags").get("tags")
+                found.update(listed.texts() if listed else ())
+            except InvalidContent as error:
+                raise not_a_registry(
+                    request, response, content, f"no list of tags ({error.problem})"
+                ) from error
+        return tuple(sorted(found))
+
+    def _pages(self, request: Request) -> Iterator[Response]:
+        """Yield the pages of a list; one whose pages lead back to each other ends."""
+        seen: set[str] = set()
+        while request.url and request.url not in seen and len(seen) < _MAX_PAGES:
+            seen.add(request.url)
+            with self.session.send(request) as response:
+                yield response
+                request = replace(request, url=_next_page(request, response))
 
     def mount(self, target: Descriptor, source: Reference) -> bool:
         """Have the registry take ``target`` from its repository ``source``; no content is sent.
 
-        If it cannot, :meth:`put` uses the upload that it opened instead.
+        If it cannot, whatever it says, :meth:`put` uploads; to the upload that it opened, if any.
+        A registry that refuses a repository is not asked for its other blobs.
         """
         if source.registry != self.place.registry or source.repository == self.place.repository:
             return False
+        if source.repository in self._refused:
+            return False
         query = urlencode({"mount": str(target.digest), "from": source.repository})
-        request = Request(method="POST", url=f"{self.session.uploads}?{query}")
-        with self.session.send(request, also=f"repository:{source.repository}:pull") as response:
-            if response.status == 201:
-                return True
-            if response.status == 202:
-                self._opened[target.digest] = location(request, response)
-                return False
-            if response.status in {400, 401, 403, 404, 405}:
-                return False
-            raise self.session.failure(request, response)
+        # A second attempt for a connection that was lost: an upload costs more. Then it goes on.
+        request = Request(method="POST", url=f"{self.session.uploads}?{query}", attempts=2)
+        try:
+            with self.session.send(
+                request, also=f"repository:{source.repository}:pull"
+            ) as response:
+                named = response.headers.get("location", ""), digest_of(response)
+                if response.status == 201:
+                    mounted = any(target.digest.hex in each for each in named)
+                    return mounted or self.exists(target)
+                if response.status == 202:
+                    opened = location(request, response)
+                    # An upload elsewhere is opened again, without the rights to the other.
+                    if origin(opened) == origin(request.url):
+                        self._opened[target.digest] = opened
+                    return False
+                if response.status == 404:
+                    return False
+        except (RegistryError, Corrupt):
+            pass
+        self._refused.add(source.repository)
+        return False
 
     def referrers(self, target: Descriptor, artifact_type: str = "") -> tuple[Descriptor, ...]:
-        """Return the artifacts whose subject is ``target``; none if the registry refuses to list.
+        """Return the artifacts whose subject is ``target``; none if the registry lists none.
 
-        They come from the referrers API, or without one from the fallback tag.
+        They come from the referrers API, or without one from the fallback tag. Any other
+        answer counts as none: the image does not depend on it.
         """
-        request = Request(method="GET", url=f"{self.session.root}referrers/{target.digest}")
-        try:
-            with self.session.send(request) as response:
-                if response.status == 200:
-                    index = response.read()
-                elif response.status in {404, 405}:
-                    held, index = self._get_fallback(target) or (None, b"")
-                    if held is None or held.media_type not in media.INDEXES:
-                        return ()
-                else:
-                    return ()
-        except StatusError:
-            return ()
-        listed = Index(index).entries
-        return tuple(each for each in listed if artifact_type in {"", each.artifact_type})
+        with suppress(RegistryError, InvalidContent, Corrupt):
+            listed = self._listed_referrers(target)
+            if listed is None:
+                held, index = self._get_fallback(target) or (None, b"")
+                listed = Index(index).entries if held and held.media_type in media.INDEXES else ()
+            return tuple(each for each in listed if artifact_type in {"", each.artifact_type})
+        return ()
+
+    def _listed_referrers(self, target: Descriptor) -> tuple[Descriptor, ...] | None:
+        """Return what the referrers API lists, or ``None`` if it answers anything else."""
+        url = f"{self.session.root}referrers/{target.digest}"
+        found: list[Descriptor] = []
+        with suppress(RegistryError, InvalidContent, Corrupt):
+            for response in self._pages(Request(method="GET", url=url, attempts=2)):
+                if response.status != 200:
+                    return None
+                found += Index(response.read()).entries
+            return tuple(found)
+        return None
 
     def attach(
         self, source: Readable, referrer: Descriptor, subject: Descriptor, *, new: bool = False
@@ -239,18 +232,17 @@ class RegistryStore:
         under the fallback tag gets one entry more. Raises
         :class:`~mlpack.stores.store.ReferrersUnsupported`, and what sending raises.
         """
-        if not new and self.exists(referrer) and referrer in self.referrers(subject):
-            return
-        content = read(source, referrer)
-        with _unsupported():
+        tag = fallback_tag(subject)
+        with refusals_as_unsupported():
+            if not new and self.exists(referrer) and referrer in self.referrers(subject):
+                return
+            content = read(source, referrer)
             for part in parts(content, referrer.media_type):
                 self.put(part, io.BytesIO(read(source, part)))
             if self._put_document(referrer, content):
                 return
-        tag = fallback_tag(subject)
-        index = with_referrer(self._get_fallback(subject), referrer, content, tag)
-        if index is not None:
-            with _unsupported():
+            index = with_referrer(self._get_fallback(subject), referrer, content, tag)
+            if index is not None:
                 self._put_document(Descriptor.of(index, media.INDEX), index, tag)
 
     def _get_fallback(self, subject: Descriptor) -> tuple[Descriptor, bytes] | None:
@@ -266,26 +258,40 @@ class RegistryStore:
             if response.status != 200:
                 raise self.session.failure(request, response)
             content = response.read()
-            media_type = _media_type(response, content, f"{self.place}:{name}")
+            try:
+                media_type = _media_type(response, content, f"{self.place}:{name}")
+            except InvalidContent as error:
+                raise not_a_registry(
+                    request, response, content, f"no manifest ({error.problem})"
+                ) from error
         found = Descriptor.of(content, media_type)
-        claimed = {response.headers.get("docker-content-digest", "")} - {""}
-        if name.startswith("sha256:"):
-            claimed.add(name)
+        claimed = {digest_of(response), name if name.startswith("sha256:") else ""} - {""}
         for digest in claimed:
-            if digest.startswith("sha256:") and digest != str(found.digest):
+            if digest != str(found.digest):
                 raise Corrupt(f"{request}: the registry claims {digest} and sent {found.digest}")
         self._documents[found.digest] = content
         return found, content
 
     def _fetch(self, target: Descriptor, offset: int) -> Response:
-        headers = {"Range": f"bytes={offset}-"} if offset else {}
-        request = Request(method="GET", url=self.session.url(target), headers=headers)
+        """Request a blob from ``offset`` on; all of it if the registry has no ranges."""
+        if offset:
+            headers = {"Range": f"bytes={offset}-"}
+            request = Request(method="GET", url=self.session.url(target), headers=headers)
+            response = self.session.send(request)
+            if response.status in {200, 206} and 0 <= starts_at(response) <= offset:
+                return response
+            response.close()
+        request = Request(method="GET", url=self.session.url(target))
         response = self.session.send(request)
-        if response.status in {200, 206}:
+        declared = response.headers.get("content-length", "")
+        whole = declared == str(target.size) or not web_page(response.headers)
+        if response.status in {200, 206} and whole:
             return response
         with response:
             if response.status == 404:
                 raise not_found(target.digest, str(self.place))
+            if response.status in {200, 206}:
+                raise not_a_registry(request, response, beginning(response), "no blob")
             raise self.session.failure(request, response)
 
     def _put_document(self, target: Descriptor, content: bytes, name: str = "") -> bool:
@@ -299,43 +305,47 @@ class RegistryStore:
         with self.session.send(request) as response:
             if response.status not in {200, 201, 202}:
                 raise self.session.failure(request, response)
-            stored = response.headers.get("docker-content-digest", str(target.digest))
+            require_no_web_page(request, response)
+            stored = digest_of(response) or str(target.digest)
             listed = "oci-subject" in response.headers
-        if stored.startswith("sha256:") and stored != str(target.digest):
+        if stored != str(target.digest):
             raise Corrupt(f"{request}: the registry stored it as {stored}, not {target.digest}")
         self._documents[target.digest] = content
         return listed
 
     def _put_blob(self, target: Descriptor, content: BinaryIO) -> None:
         source = VerifyingReader(content, target)
+        in_parts = False
         for left in reversed(range(_RESTARTS)):
-            upload = BlobUpload(self.session, target, source, self._opened.pop(target.digest, ""))
+            opened = self._opened.pop(target.digest, "")
+            upload = BlobUpload(self.session, target, source, opened, in_parts=in_parts)
             try:
                 upload.send()
                 break
-            except (UploadLost, UploadCorrupted):
-                # The upload is lost or damaged: begin again.
+            except (UploadLost, UploadCorrupted) as error:
+                # The upload is lost or damaged, or was refused as a whole: begin again.
                 if not left:
                     raise
+                in_parts = in_parts or not isinstance(error, UploadLost) or error.in_parts
             finally:
                 upload.cancel()
         self._absent.discard(target.digest)
 
 
-@contextmanager
-def _unsupported() -> Iterator[None]:
-    try:
-        yield
-    except StatusError as error:
-        if error.status in UNSUPPORTED:
-            raise ReferrersUnsupported(str(error)) from error
-        raise
-
-
 def _media_type(response: Response, content: bytes, where: str) -> str:
-    """Return the type that the document declares, else the one that the registry declares."""
-    inside = parse(content, where).get("mediaType")
-    declared = response.headers.get("content-type", "").partition(";")[0].strip()
+    """Return the type that the document declares, else the one that the registry declares.
+
+    One without either is known by its members (OCI 1.0 does not require a type). Raises
+    :class:`InvalidContent` for other content.
+    """
+    document = parse(content, where)
+    inside = document.get("mediaType")
+    declared = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if inside is None and declared not in DOCUMENTS and document.get("schemaVersion"):
+        if document.need("schemaVersion").value == 2:
+            declared = media.INDEX if document.get("manifests") else media.MANIFEST
+    elif inside is None and declared not in DOCUMENTS:
+        raise InvalidContent(where, "it has neither 'mediaType' nor 'schemaVersion'")
     media_type = inside.text() if inside else declared
     if media_type not in DOCUMENTS:
         raise RegistryError(
@@ -346,17 +356,25 @@ def _media_type(response: Response, content: bytes, where: str) -> str:
 
 
 def _next_page(request: Request, response: Response) -> str:
-    found = re.search(r"<([^>]*)>\s*;\s*rel=\"?next\"?", response.headers.get("link", ""))
-    url = urljoin(request.url, found[1]) if found else ""
-    return url if url and origin(url) == origin(request.url) and url != request.url else ""
+    """Return the next page's address at this registry, or ``""``.
+
+    Only its path counts: a registry behind a proxy may know itself by another name.
+    """
+    found = re.search(
+        r"<([^>]*)>[^,<]*;\s*rel\s*=\s*\"?next\b", response.headers.get("link", ""), re.IGNORECASE
+    )
+    if found is None:
+        return ""
+    there, here = urlsplit(urljoin(request.url, str(found[1]))), urlsplit(request.url)
+    return urlunsplit((here.scheme, here.netloc, there.path, there.query, ""))
 
 
 class Registries:
     """Opens repositories; closes every connection at the end."""
 
-    def __init__(self, client: Client | None = None, configs: tuple[Path, ...] = ()) -> None:
+    def __init__(self, client: Client | None = None, logins: Logins | None = None) -> None:
         self._client = client or Client()
-        self._configs = configs
+        self._logins = logins or Logins()
         self._sessions: dict[str, RegistrySession] = {}
 
     def __enter__(self) -> Registries:
@@ -380,7 +398,7 @@ class Registries:
             host = host_of(registry)
             login = LoginState(
                 origin(f"{self._scheme(host)}://{host}"),
-                cache(partial(find_credentials, self._configs, registry)),
+                partial(self._logins.find, registry),
             )
             self._sessions[registry] = RegistrySession(self._client, login)
         return self._sessions[registry]
@@ -390,14 +408,19 @@ class Registries:
         if not self._client.may_be_plain(urlsplit(f"//{host}").hostname or "", host):
             return "https"
         try:
-            request = Request(method="GET", url=f"http://{host}/v2/", again=False)
+            request = Request(method="GET", url=f"http://{host}/v2/", attempts=1)
             with self._client.send(request) as response:
-                # A TLS server written in Go answers 400 to plain HTTP; others hang up.
-                return "https" if response.status == 400 else "http"
+                ended = urlsplit(response.url)
+                # A TLS server written in Go answers 400 to plain HTTP; others hang up, or redirect.
+                moved = ended.scheme == "https" and ended.hostname == urlsplit(request.url).hostname
+                return "https" if moved or response.status == 400 else "http"
         except Unreachable as plain:
-            secure = Request(method="GET", url=f"https://{host}/v2/", again=False)
+            secure = Request(method="GET", url=f"https://{host}/v2/", attempts=1)
             try:
                 self._client.send(secure).close()
             except Unreachable:
                 raise plain from None
             return "https"
+        except RegistryError:
+            # Redirected, perhaps to a login page elsewhere: it speaks HTTP.
+            return "http"

@@ -10,10 +10,11 @@ from urllib.parse import urlsplit
 
 from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Descriptor
+from mlpack.registry.answers import beginning, web_page
 from mlpack.registry.auth import LoginState, authorized
 from mlpack.registry.http import Client
-from mlpack.registry.http_types import Request, Response, StatusError, Unreachable, origin
-from mlpack.stores.store import DOCUMENTS, Corrupt
+from mlpack.registry.http_types import Request, Response, StatusError, origin
+from mlpack.stores.store import DOCUMENTS
 
 ACCEPT = ", ".join((media.INDEX, media.MANIFEST, media.DOCKER_INDEX, media.DOCKER_MANIFEST))
 
@@ -21,9 +22,13 @@ _HINTS = {
     401: "log in with: docker login",
     403: "ask for access to the repository, or log in with: docker login",
     404: "check the repository and tag",
+    405: "the registry may be read-only, such as a mirror: name one that takes pushes",
     413: "the registry accepts no content this large: ask its operator",
     429: "the registry has had too many requests: try again later",
+    511: "log in to this network with a browser first",
 }
+_NO_HEAD = frozenset({400, 403, 405, 406, 501})
+"""Responses to HEAD of servers that answer GET, such as storage with signed addresses for GET."""
 
 
 @dataclass
@@ -76,13 +81,13 @@ class RegistrySession:
 
     def _details(self, response: Response) -> str:
         """The registry's error codes and messages: bounded, printable, without our secrets."""
+        content = beginning(response)
         try:
-            errors = json.loads(response.read(64 * 1024))["errors"]
+            errors = json.loads(content)["errors"]
             texts = [f"{each['code']}: {each.get('message', '')}" for each in errors[:3]]
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            return ""
-        except (Corrupt, Unreachable):
-            return ""
+            page = web_page(response.headers, content, response.url)
+            return f" ({page})" if page else ""
         text = "; ".join(texts)
         for secret in self.login.secrets():
             text = text.replace(secret, "***")
@@ -125,15 +130,33 @@ class RepositorySession:
         self.session.client.pause(failures, response)
 
     def exists(self, target: Descriptor) -> bool:
-        """Whether the repository holds ``target``; one request."""
+        """Whether the repository holds ``target``; one request, or two if it answers no HEAD."""
         request = Request(method="HEAD", url=self.url(target), headers=accept(target))
         with self.send(request) as response:
-            if response.status == 404:
-                return False
-            if response.status != 200:
-                raise self.failure(request, response)
-            size = response.headers.get("content-length", "")
-            return not size.isdecimal() or int(size) == target.size
+            if response.status not in _NO_HEAD:
+                return self._holds(target, request, response)
+        # Its body is not read: a blob's connection is closed instead.
+        request = Request(method="GET", url=self.url(target), headers=accept(target))
+        with self.send(request) as response:
+            return self._holds(target, request, response)
+
+    def _holds(self, target: Descriptor, request: Request, response: Response) -> bool:
+        if response.status == 404:
+            return False
+        if response.status != 200:
+            raise self.failure(request, response)
+        # None of these headers is certain to be there. If one is another's, as a web page's is,
+        # the content is sent.
+        size = response.headers.get("content-length", "")
+        if size.isdecimal() and int(size) != target.size:
+            return False
+        return not web_page(response.headers) and digest_of(response) in {"", str(target.digest)}
+
+
+def digest_of(response: Response) -> str:
+    """Return the sha256 that a response names for its content, or ``""``."""
+    named = response.headers.get("docker-content-digest", "").strip(' "').lower()
+    return named if re.fullmatch("sha256:[0-9a-f]{64}", named) else ""
 
 
 def accept(target: Descriptor) -> dict[str, str]:

@@ -14,16 +14,24 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from contextlib import contextmanager, suppress
 from queue import Empty, Full, Queue
-from typing import Protocol
-from urllib.parse import urljoin
+from typing import Protocol, cast
+from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from mlpack.errors import MlpackError
 from mlpack.oci.descriptor import Descriptor
-from mlpack.registry.http import ATTEMPTS
-from mlpack.registry.http_types import RegistryError, Request, Response, Unreachable
+from mlpack.registry.answers import require_no_web_page
+from mlpack.registry.http_types import (
+    ATTEMPTS,
+    InsecureConnection,
+    RegistryError,
+    Request,
+    Response,
+    Unreachable,
+    origin,
+)
 from mlpack.registry.session import RepositorySession
 from mlpack.stores.store import Corrupt
 
@@ -34,6 +42,13 @@ _AHEAD = 16
 """Pieces of a stream that may wait, so that a slow link delays the writer and fills no memory."""
 
 _POLL_SECONDS = 0.2
+
+PART = 16 * 1024 * 1024
+"""Bytes of a part, if a blob is not taken whole; more if the registry asks for it."""
+
+_REFUSED = frozenset({401, 403})
+_WHOLE_REFUSED = frozenset({400, 405, 411, 413, 415, 501})
+"""Responses to a blob in one request; 413 is that of a proxy whose bodies are limited."""
 
 
 class Source(Protocol):
@@ -53,6 +68,11 @@ class UploadLost(RegistryError):
 
     hint = "run the command again"
 
+    def __init__(self, message: str, *, hint: str = "", in_parts: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.in_parts = in_parts
+        """Whether the registry refused the blob as a whole."""
+
 
 class UploadCorrupted(Corrupt):
     """Bytes that reached the registry as others."""
@@ -63,15 +83,26 @@ class StreamCancelled(MlpackError):
 
 
 class BlobUpload:
-    """The upload of one blob to one repository; a piece of it is in memory."""
+    """The upload of one blob to one repository; a piece of it is in memory.
+
+    ``in_parts`` sends PATCH requests of at most PART bytes, for registries, and proxies before
+    them, that refuse a whole blob.
+    """
 
     def __init__(
-        self, repository: RepositorySession, target: Descriptor, source: Source, location: str = ""
+        self,
+        repository: RepositorySession,
+        target: Descriptor,
+        source: Source,
+        location: str = "",
+        *,
+        in_parts: bool = False,
     ) -> None:
         self._repository = repository
         self._target = target
         self._source = source
         self._location = location
+        self._part = PART if in_parts else 0
 
     def send(self) -> None:
         """Send the whole blob, in as many requests as it takes."""
@@ -80,25 +111,46 @@ class BlobUpload:
         done, failures = 0, 0
         while True:
             request = self._request(done)
-            failed: Response | None = None
-            try:
-                failed = self._try(request)
-                if failed is None:
-                    self._location = ""
-                    return
-                trouble: RegistryError = self._repository.failure(request, failed)
-            except Unreachable as lost:
-                trouble = lost
+            failed, trouble = self._attempt(request)
+            if trouble is None:
+                if request.method == "PUT":
+                    break
+                done, failures = done + len(cast(Sized, request.body)), 0
+                continue
+            if done == 0 and self._go_home(failed):
+                continue
             failures += 1
-            if failures >= ATTEMPTS:
+            if failures >= ATTEMPTS or isinstance(trouble, InsecureConnection):
                 raise trouble
             self._repository.pause(failures, failed)
             if self._repository.exists(self._target):
-                self._location = ""
-                return
+                break
             now = self._received()
             failures = 0 if now > done else failures
             done = now
+        self._location = ""
+
+    def _attempt(self, request: Request) -> tuple[Response | None, RegistryError | None]:
+        """Send; return what failed, if anything, and may be retried; raise what may not."""
+        try:
+            failed = self._try(request)
+        except (Unreachable, InsecureConnection) as lost:
+            return None, lost
+        return failed, self._repository.failure(request, failed) if failed else None
+
+    def _go_home(self, failed: Response | None) -> bool:
+        """Continue at the registry's own name, if an upload by another name of it is refused.
+
+        A registry behind a proxy may not know its name, and tokens are for no other.
+        """
+        if failed is not None and failed.status not in _REFUSED:
+            return False
+        here = urlsplit(self._repository.uploads)
+        there = urlsplit(self._location)
+        if origin(self._location) == origin(here.geturl()) or not there.path.startswith(here.path):
+            return False
+        self._location = urlunsplit((here.scheme, here.netloc, there.path, there.query, ""))
+        return True
 
     def cancel(self) -> None:
         """Have the registry discard an unfinished upload."""
@@ -108,33 +160,51 @@ class BlobUpload:
     def _open(self) -> str:
         request = Request(method="POST", url=self._repository.uploads)
         with self._repository.send(request) as response:
-            if response.status != 202:
+            if response.status not in {200, 201, 202}:
                 raise self._repository.failure(request, response)
+            require_no_web_page(request, response)
+            least = response.headers.get("oci-chunk-min-length", "")
+            if self._part and least.isdecimal():
+                self._part = max(self._part, min(int(least), self._target.size))
             return location(request, response)
 
     def _request(self, done: int) -> Request:
         headers = {"Content-Type": "application/octet-stream"}
-        if done:
-            headers["Content-Range"] = f"{done}-{self._target.size - 1}"
-        return Request(
-            method="PUT",
-            url=_closing_url(self._location, self._target),
-            headers=headers,
-            body=_Rest(self._source, done, self._target.size),
-            again=False,
-        )
+        end = self._target.size
+        if self._part and done < end:
+            end = min(end, done + self._part)
+            method, url = "PATCH", self._location
+        else:
+            method, url = "PUT", _closing_url(self._location, self._target)
+        if done < end and (done or self._part):
+            headers["Content-Range"] = f"{done}-{end - 1}"
+        body = _Rest(self._source, done, end)
+        return Request(method=method, url=url, headers=headers, body=body, attempts=1)
 
     def _try(self, request: Request) -> Response | None:
         """Send; return a response that may be retried, or ``None`` for success; else raise."""
         with self._repository.send(request) as response:
-            if response.status in {201, 202, 204}:
+            if response.status in {200, 201, 202, 204}:
+                require_no_web_page(request, response)
+                if request.method == "PATCH":
+                    self._location = location(request, response)
                 return None
-            if response.status in {404, 408, 416, 425, 429} or response.status >= 500:
+            if self._may_be_retried(request, response.status):
                 return response
-            failure = self._repository.failure(request, response)
-            if response.status == 400 and "DIGEST_INVALID" in str(failure):
-                raise UploadCorrupted(f"{request}: the registry received other bytes") from failure
-            raise failure
+            raise self._refusal(request, response)
+
+    def _may_be_retried(self, request: Request, status: int) -> bool:
+        if origin(request.url) != origin(self._repository.uploads) and status in _REFUSED:
+            return True
+        return status in {404, 408, 416, 425, 429} or (status >= 500 and status != 501)
+
+    def _refusal(self, request: Request, response: Response) -> MlpackError:
+        failure = self._repository.failure(request, response)
+        if response.status == 400 and "DIGEST_INVALID" in str(failure):
+            return UploadCorrupted(f"{request}: the registry received other bytes")
+        if response.status in _WHOLE_REFUSED and not self._part:
+            return UploadLost(str(failure), hint=failure.hint, in_parts=True)
+        return failure
 
     def _received(self) -> int:
         """Ask how many bytes the registry has."""
@@ -200,7 +270,7 @@ class UploadStream:
         url = _closing_url(self._location, target)
         kept = False
         with suppress(MlpackError):
-            request = Request(method="PUT", url=url, again=False)
+            request = Request(method="PUT", url=url, attempts=1)
             with self._repository.send(request) as response:
                 kept = response.status in {201, 204}
         if kept:
@@ -239,7 +309,7 @@ class UploadStream:
             url=place,
             headers={"Content-Type": "application/octet-stream"},
             body=self._body(),
-            again=False,
+            attempts=1,
         )
         with self._repository.send(request) as response:
             if response.status == 202:
@@ -279,14 +349,23 @@ def _discard(repository: RepositorySession, place: str) -> None:
     """Have the registry discard the upload at ``place``, if any; in time it would anyway."""
     if place:
         with suppress(RegistryError):
-            repository.send(Request(method="DELETE", url=place, again=False)).close()
+            repository.send(Request(method="DELETE", url=place, attempts=1)).close()
 
 
 def location(request: Request, response: Response) -> str:
-    """Return the address where an upload continues; the header may be relative."""
+    """Return the address where an upload continues; the header may be relative.
+
+    A registry behind a proxy with TLS that names itself without is meant with it.
+    """
     found = response.headers.get("location", "")
     if not found:
         if request.method in {"PATCH", "GET"}:
             return request.url
-        raise RegistryError(f"{request}: the registry names no address to upload to")
-    return urljoin(request.url, found)
+        raise RegistryError(
+            f"{request}: the registry names no address to upload to",
+            hint="check the registry's name and port, or ask its operator",
+        )
+    here, there = urlsplit(request.url), urlsplit(urljoin(request.url, found))
+    if (here.scheme, there.scheme) == ("https", "http") and here.hostname == there.hostname:
+        there = there._replace(scheme=here.scheme, netloc=here.netloc)
+    return there._replace(fragment="").geturl()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from mlpack.api.doctor import Check, Diagnosis, find_program, free_bytes
 from mlpack.project.directory import ProjectDirectory
 from mlpack.stores.integrity import missing_blobs, validate
 from tests.e2e.engines import free_port
-from tests.registry.registry import running
+from tests.registry.registry import PASSWORD, USER, running
 from tests.support import make_project, run, session
 
 
@@ -385,6 +386,17 @@ def test_a_registry_that_needs_a_login_is_optional(
         assert f"{closed.host} needs a login" in found.found
         assert "docker login" in found.advice
         api.doctor(session(root)).require_healthy()
+        (tmp_path / ".docker").mkdir()
+        config = tmp_path / ".docker" / "config.json"
+        auth = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+        config.write_text(json.dumps({"auths": {f"{closed.host}/edge": {"auth": auth}}}))
+        found = registry(root)
+        said = f"{closed.host} answers, with {config}, auths '{closed.host}/edge'"
+        assert found == Check("registry", "ok", said), "which file and key, and no secret"
+        config.write_text('{"credsStore": "not-installed"}')
+        found = registry(root)
+        assert found is not None
+        assert "docker-credential-not-installed could not be run" in found.found
 
 
 @pytest.mark.usefixtures("nothing_started")

@@ -15,7 +15,8 @@ import pytest
 from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Descriptor, Reference, canonical
 from mlpack.project.directory import ProjectDirectory
-from mlpack.registry.repository import Registries, RegistryStore, fallback_tag
+from mlpack.registry.referrers import fallback_tag
+from mlpack.registry.repository import Registries, RegistryStore
 from mlpack.registry.serve.app import create_app
 from mlpack.stores.integrity import validate
 from mlpack.stores.layout import LayoutStore

@@ -5,13 +5,12 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from mlpack.registry.auth import Challenge, LoginState, Unauthorized, authorized
-from mlpack.registry.credentials import BadCredentials, Credentials, find_credentials
+from mlpack.registry.credentials import Credentials, Login
 from mlpack.registry.http_types import RegistryError, Request, Response, redirected
 
 SCOPE = "repository:edge/fan:pull"
@@ -20,7 +19,8 @@ BEARER = 'Bearer realm="https://auth.example.com/token",service="r.example.com",
 
 
 def memory(credentials: Credentials | None = None) -> LoginState:
-    return LoginState("https://r.example.com:443", lambda: credentials)
+    login = Login(credentials, "/home/u/.docker/config.json, auths 'r.example.com'")
+    return LoginState("https://r.example.com:443", lambda _: login)
 
 
 def talk(known: LoginState, answers: Sequence[Response]) -> list[Request]:
@@ -151,12 +151,21 @@ def test_basic() -> None:
         ([refused(BEARER), Response.of(401, {})], "requires a login"),
         ([refused(BEARER), token(), refused(BEARER)], "requires a login"),
         ([refused('Basic realm="r"')], "requires a login"),
-        ([refused("Negotiate")], "names no way to log in"),
+        ([refused("Negotiate"), OK], "names no way to log in"),
+        ([refused(""), refused("")], "names no way to log in"),
         ([refused(BEARER), Response.of(503, {})], "answers 503"),
         ([refused(BEARER), Response.of(200, {}, b"[]")], "no token"),
         ([refused(BEARER), token("a\r\nX: y")], "no token"),
         ([refused('Bearer realm="http://auth.example.com/"')], "no usable token service"),
         ([refused('Bearer realm="file:///etc/passwd"')], "no usable token service"),
+        ([refused('Bearer realm="https://[::1"')], "no usable token service"),
+        ([refused("Bearer")], "no usable token service"),
+        ([refused(BEARER), Response.of(200, {}, b"null")], "no token"),
+        ([refused(BEARER), Response.of(200, {}, b'{"token":null,"access_token":7}')], "no token"),
+        (
+            [refused(BEARER), Response.of(200, {}, b"<html><h1>Sign in</h1>")],
+            "a login page answered instead of the token service auth.example.com",
+        ),
     ],
 )
 def test_what_cannot_be_answered(answers: list[Response], message: str) -> None:
@@ -187,97 +196,116 @@ def test_another_host_gets_no_credentials() -> None:
     assert "signature" not in str(moved)
 
 
+TOKENS = Challenge("bearer", "https://a/t", "s")
+BASIC = Challenge("basic", "x")
+
+
 @pytest.mark.parametrize(
     ("header", "expected"),
     [
-        ('Basic realm="x"', Challenge("basic", "x")),
-        (
-            'Basic realm="x", Bearer realm="https://a/",service="s"',
-            Challenge("bearer", "https://a/", "s"),
-        ),
-        ("bearer realm=https://a/t", Challenge("bearer", "https://a/t")),
-        ("", None),
-        ("Digest realm=x", None),
+        ('Basic realm="x"', [BASIC]),
+        ("Basic", [Challenge("basic")]),
+        ("Basic realm=/", [Challenge("basic", "/")]),
+        ('Basic realm="x", Bearer realm="https://a/t",service="s"', [TOKENS, BASIC]),
+        ('Bearer realm="https://a/t",service="s", Basic realm="x"', [TOKENS, BASIC]),
+        ('Negotiate, NTLM, Bearer realm="https://a/t",service="s"', [TOKENS]),
+        ('Negotiate YIIBc==, Bearer realm="https://a/t",service="s"', [TOKENS]),
+        ("bearer realm=https://a/t,service=s", [TOKENS]),
+        ('BEARER REALM="https://a/t", SERVICE="s"', [TOKENS]),
+        ('Bearer realm = "https://a/t" , service = "s"', [TOKENS]),
+        ('Bearer realm="https://a/t" service="s"', [TOKENS]),
+        ("Bearer realm='https://a/t',service='s'", [TOKENS]),
+        ('Bearer service="s",realm="https://a/t', [TOKENS]),
+        ('Bearer service="s",realm="https://a/t",service="other"', [TOKENS]),
+        ('Bearer realm="/t?x=1,2",service="s"', [Challenge("bearer", "/t?x=1,2", "s")]),
+        (r'Basic realm="\"x\", Bearer realm=y"', [Challenge("basic", '"x", Bearer realm=y')]),
+        ('Bearer service="s", Basic realm="x"', [Challenge("bearer", "", "s"), BASIC]),
+        ('Bearer realm="r",error="e"', [Challenge("bearer", "r", "", "e")]),
+        ("", []),
+        ("Digest realm=x", []),
+        ("<html>", []),
+        ("=,=,==\x00", []),
     ],
 )
-def test_challenges(header: str, expected: Challenge | None) -> None:
-    assert Challenge.parse(header) == expected
-
-
-def config(folder: Path, document: object) -> tuple[Path]:
-    path = folder / "config.json"
-    path.write_text(document if isinstance(document, str) else json.dumps(document))
-    return (path,)
-
-
-PAIR = base64.b64encode(b"u:p:w").decode()
-
-
-@pytest.mark.parametrize("name", ["r.example.com", "https://r.example.com/v2/"])
-def test_credentials_in_the_file(tmp_path: Path, name: str) -> None:
-    configs = config(tmp_path, {"auths": {name: {"auth": PAIR}}})
-    assert find_credentials(configs, "r.example.com") == Credentials("u", "p:w")
-    assert find_credentials(configs, "r.example.com:5000") is None
-
-
-def test_docker_hub_goes_by_its_old_name(tmp_path: Path) -> None:
-    configs = config(tmp_path, {"auths": {"https://index.docker.io/v1/": {"auth": PAIR}}})
-    assert find_credentials(configs, "docker.io") == Credentials("u", "p:w")
-
-
-def test_an_identity_token_in_the_file(tmp_path: Path) -> None:
-    configs = config(tmp_path, {"auths": {"r.io": {"auth": PAIR, "identitytoken": "idt"}}})
-    assert find_credentials(configs, "r.io") == Credentials("", token="idt")
-
-
-def test_no_file_and_no_entry(tmp_path: Path) -> None:
-    assert find_credentials((tmp_path / "none.json",), "r.io") is None
-    assert find_credentials(config(tmp_path, {"auths": {"r.io": {}}}), "r.io") is None
-
-
-def helper(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    program = folder / "docker-credential-tests"
-    program.write_text(f"#!/bin/sh\n{script}\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
-
-
-def test_a_credential_helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    helper(
-        tmp_path,
-        monkeypatch,
-        'read server; [ "$1 $server" = "get r.io" ] || '
-        '{ echo "credentials not found in native keychain"; exit 1; }; '
-        """echo '{"ServerURL":"r.io","Username":"u","Secret":"s"}'""",
-    )
-    for document in ({"credsStore": "tests"}, {"credHelpers": {"r.io": "tests"}}):
-        assert find_credentials(config(tmp_path, document), "r.io") == Credentials("u", "s")
-    assert find_credentials(config(tmp_path, {"credsStore": "tests"}), "other.io") is None
+def test_challenges(header: str, expected: list[Challenge]) -> None:
+    assert list(Challenge.parse(header)) == expected
 
 
 @pytest.mark.parametrize(
-    "script", ["echo s3cret; exit 1", "echo s3cret", 'echo \'{"Username":1,"Secret":"s3cret"}\'']
-)
-def test_a_broken_helper_shows_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str
-) -> None:
-    helper(tmp_path, monkeypatch, script)
-    with pytest.raises(BadCredentials, match="docker-credential-tests") as caught:
-        find_credentials(config(tmp_path, {"credsStore": "tests"}), "r.io")
-    assert "s3cret" not in f"{caught.value!r} {caught.value.__cause__!r}"
-
-
-@pytest.mark.parametrize(
-    "document",
+    ("realm", "asked"),
     [
-        "{",
-        {"auths": {"r.io": {"auth": "s3cret!"}}},
-        {"auths": {"r.io": {"auth": base64.b64encode(b"s3cret").decode()}}},
-        {"auths": []},
-        {"credsStore": "../s"},
+        ("https://auth.example.com/t?a=b", "https://auth.example.com/t?a=b&"),
+        ("/token", "https://r.example.com:443/token?"),
+        ("//auth.example.com/token", "https://auth.example.com/token?"),
     ],
 )
-def test_a_broken_file_is_named_and_not_shown(tmp_path: Path, document: object) -> None:
-    with pytest.raises(BadCredentials) as caught:
-        find_credentials(config(tmp_path, document), "r.io")
-    assert "s3cret" not in f"{caught.value!r}"
+def test_realms(realm: str, asked: str) -> None:
+    _, second, _ = talk(memory(), [refused(f'Bearer realm="{realm}"'), token(), OK])
+    assert second.url.startswith(asked)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"token": "abc"},
+        {"access_token": "abc"},
+        {"token": "", "access_token": "abc", "expires_in": "300"},
+        {"token": None, "access_token": "abc", "expires_in": None, "issued_at": "never"},
+        {"token": "abc\n"},
+    ],
+)
+def test_tokens(answer: dict[str, str]) -> None:
+    given = Response.of(200, {}, json.dumps(answer).encode())
+    _, _, third = talk(memory(), [refused(BEARER), given, OK])
+    assert third.headers["Authorization"] == "Bearer abc"
+
+
+def test_basic_beside_an_unusable_token_service() -> None:
+    both = refused('Bearer realm="http://auth.example.com/", Basic realm="r"')
+    _, second = talk(memory(Credentials("u", "p")), [both, OK])
+    assert second.headers["Authorization"].startswith("Basic ")
+
+
+def test_a_refusal_without_a_challenge_is_asked_for_at_the_root() -> None:
+    _, root, _, last = talk(memory(), [refused(""), refused(BEARER), token(), OK])
+    assert root.url == "https://r.example.com:443/v2/"
+    assert last.headers["Authorization"] == "Bearer abc"
+
+
+@pytest.mark.parametrize("again", [BEARER + ',error="insufficient_scope"', 'Basic realm="h"', ""])
+def test_a_token_that_is_refused_for_one_scope_changes_nothing_for_others(again: str) -> None:
+    known = memory(Credentials("u", "p"))
+    talk(known, [refused(BEARER), token("one"), OK])
+    flow = authorized(ASK, f"{SCOPE} repository:edge/base:pull", known)
+    next(flow)
+    flow.send(token("two"))
+    with pytest.raises(Unauthorized):
+        flow.send(refused(again))
+        flow.send(refused(""))
+    (asked,) = talk(known, [OK])
+    assert asked.headers["Authorization"] == "Bearer one"
+
+
+def test_a_login_belongs_to_the_repository_of_the_scope() -> None:
+    def find(repository: str) -> Login:
+        return Login(Credentials(repository, "p"))
+
+    known = LoginState("https://r.example.com:443", find)
+    for name in ("a/b", "c"):
+        flow = authorized(ASK, f"repository:{name}:pull", known)
+        asked = next(flow)
+        if name == "a/b":
+            asked = flow.send(refused('Basic realm="r"'))
+        pair = base64.b64encode(f"{name}:p".encode()).decode()
+        assert asked.headers["Authorization"] == f"Basic {pair}"
+        with pytest.raises(StopIteration):
+            flow.send(OK)
+
+
+def test_a_refusal_names_where_the_login_is_and_what_could_not_be_used() -> None:
+    with pytest.raises(Unauthorized, match=r"config\.json, auths 'r\.example\.com'") as caught:
+        talk(memory(Credentials("u", "p")), [refused(BEARER), Response.of(401, {})])
+    assert caught.value.hint == "log in again with: docker login r.example.com"
+    known = LoginState("https://r.example.com:443", lambda _: Login(problems=("x is broken",)))
+    with pytest.raises(Unauthorized, match="requires a login, and x is broken"):
+        talk(known, [refused('Basic realm="r"')])

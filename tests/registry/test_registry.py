@@ -21,6 +21,7 @@ from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Descriptor, Reference, canonical
 from mlpack.oci.image import ImageConfig, Layer, build_image
 from mlpack.registry.auth import Unauthorized
+from mlpack.registry.credentials import Logins
 from mlpack.registry.http import Client, ClientSettings
 from mlpack.registry.http_types import InsecureConnection, Request, StatusError, Unreachable
 from mlpack.registry.repository import Registries, RegistryStore
@@ -52,7 +53,7 @@ def opened(
     waits: list[float] = []
     client = Client(settings, sleep=waits.append)
     place = Reference.parse(f"{host}/tests/{name or uuid.uuid4().hex}")
-    with Registries(client, (config,) if config else ()) as registries:
+    with Registries(client, Logins([config] if config else [])) as registries:
         yield registries.store(place, push=True), waits
 
 
@@ -424,7 +425,7 @@ def test_a_peer_that_drips_its_headers_is_given_up() -> None:
         thread = threading.Thread(target=drip, args=(listener,))
         thread.start()
         request = Request(
-            method="GET", url=f"http://127.0.0.1:{listener.getsockname()[1]}/", again=False
+            method="GET", url=f"http://127.0.0.1:{listener.getsockname()[1]}/", attempts=1
         )
         client = Client(ClientSettings(patience=0.2), sleep=lambda _: None)
         try:

@@ -18,7 +18,7 @@ from mlpack.api.requests import Push
 from mlpack.api.session import Progress, Session
 from mlpack.oci.descriptor import Reference
 from mlpack.project.directory import ProjectDirectory
-from mlpack.registry.credentials import AZURE_USER
+from mlpack.registry.credentials import AZURE_USER, Logins
 from mlpack.registry.http import Client, ClientSettings
 from mlpack.registry.repository import Registries
 from tests.registry.registry import Registry, running
@@ -173,7 +173,7 @@ def test_a_token_that_ends_in_the_middle_of_a_push_is_renewed(
             time.sleep(left + 1.5)
 
     client = Client(ClientSettings(ca=guarded.ca))
-    with Registries(client, (project.root.parent / "config.json",)) as registries:
+    with Registries(client, Logins([project.root.parent / "config.json"])) as registries:
         to = Reference.parse(guarded.place())
         here = Session(project.root, wait_once)
         here.registries = registries
