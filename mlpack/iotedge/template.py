@@ -52,8 +52,8 @@ _NEVER = frozenset({"edgeAgent", "edgeHub", "upstream", "schema"})
 """Names that follow a ``$`` in every manifest; ``$schema-template`` is a template's own."""
 
 _TEMPLATE_VERSION = "$schema-template"
-_SYSTEM_PROPERTY = re.compile(r"(?![A-Z][A-Z0-9_]*$)")
-"""What follows a ``$`` in a route, such as ``$body``: written otherwise than a variable is."""
+_SYSTEM_PROPERTY = re.compile(r"[a-z]")
+"""Begins a name that edgeHub reads in a route: ``$body``, ``$connectionDeviceId``."""
 
 _ANY_CASE = "CONTAINER_REGISTRY_"
 """Variables whose last part VS Code and iotedgedev take from a registry's name."""
@@ -244,8 +244,13 @@ def _quoted(text: str) -> str:
     """Return ``text`` with each variable outside of JSON's strings as a marked string."""
     made, at = [], 0
 
+    def marked(found: re.Match[str]) -> str:
+        # "$edgeHub" is a variable where no text can be.
+        text = f"${{{found['bare']}}}" if found["bare"] else found[0]
+        return json.dumps(_WITHOUT_QUOTES + text)
+
     def quoted(part: str) -> str:
-        return _VARIABLE.sub(lambda found: json.dumps(_WITHOUT_QUOTES + found[0]), part)
+        return _VARIABLE.sub(marked, part)
 
     for string in _JSON_STRING.finditer(text):
         made += [quoted(text[at : string.start()]), string[0]]
@@ -360,8 +365,9 @@ def _with_objects(settings: dict[str, object]) -> dict[str, object]:
     """
     texts = {key.lower(): each for key, each in settings.items() if is_options_member(key)}
     whole = "".join(each for _, each in sorted(texts.items()) if isinstance(each, str))
-    if not all(isinstance(each, str) for each in texts.values()) or not _VARIABLE.search(whole):
-        return settings
+    readable = whole.lstrip().startswith("{") and _VARIABLE.search(whole)
+    if not readable or not all(isinstance(each, str) for each in texts.values()):
+        return settings  # "${OPTIONS}" is a text, whatever it holds
     try:
         options = load(_quoted(whole).encode())
     except InvalidContent:

@@ -122,6 +122,35 @@ def test_other_names_do_not(name: str) -> None:
     assert problems(with_env(name, "/run/mlpack/value")) == ()
 
 
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["Eula=accept", "ApiKey=hunter2secret"], 1),
+        (["apikey=hunter2secret"], 0),
+        (["--api-key=hunter2secret"], 0),
+        (["--password", "hunter2secret"], 1),
+        (["-token", "hunter2secret"], 1),
+        (["run", SECRETS["hub"]], 1),
+        (["ApiKey=${KEY}", "--password", "$PASSWORD", "--api-key=<key>"], None),
+        (["--password-file", "/run/secret", "x=y", "--verbose", "hunter2secret"], None),
+        (["Mounts:License=/a", "sh", "-c", "echo a = b"], None),
+    ],
+)
+def test_a_command_holds_no_secret(words: list[str], found: int | None) -> None:
+    at = f"{FAN_AT}.settings.createOptions"
+    for member in ("Cmd", "Entrypoint"):
+        if found is None:
+            assert problems(with_options({member: words})) == ()
+        else:
+            assert one(with_options({member: words}), "hunter2").path == f"{at}.{member}[{found}]"
+
+
+def test_what_runs_here_may_have_secrets() -> None:
+    for content in (with_env("PASSWORD", "hunter2"), with_password("hunter2"), with_password("$A")):
+        assert problems(content, Passwords.HERE) == ()
+    assert problems(with_env("A.B", "x"), Passwords.HERE) != ()
+
+
 # --- the passwords of registries
 
 
@@ -159,4 +188,21 @@ def test_what_is_shown_hides_passwords_and_nothing_else() -> None:
 
 def test_variables_are_told_from_passwords() -> None:
     assert all(map(is_placeholder, ("${A}", "$ACR_PASSWORD", "<password>", "__REGISTRY_PASSWORD")))
-    assert not any(map(is_placeholder, ("", "a${A}", "$ecret", "pa<ss>")))
+    assert all(
+        map(
+            is_placeholder,
+            (
+                "$CONTAINER_REGISTRY_PASSWORD_myAcr",
+                "${container_registry_password_x}",
+                "$container_registry_password_x",
+                "${A}${B}",
+                "$(ACR.Password)",
+                "#{AcrPassword}#",
+                "{{ password }}",
+                "%ACR_PASSWORD%",
+                " $A ",
+            ),
+        )
+    )
+    plain = ("", "a${A}", "$ecret", "pa<ss>", "$Pa55word", "$my_password", "%a%", "$", "$1", "#{a}")
+    assert not any(map(is_placeholder, plain))

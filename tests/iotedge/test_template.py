@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from mlpack.iotedge.template import (
     with_texts,
 )
 from mlpack.oci.descriptor import Digest, InvalidContent, Platform, Reference
+from tests.support import SHARED, require
 
 IMAGE = Reference.parse("fleet.azurecr.io/edge/fan").pinned(Digest("a" * 64))
 ENVIRONMENT = {"TAG": "2.1", "ORDER": "3", "REGISTRY_USER_NAME": "puller"}
@@ -370,3 +372,66 @@ def test_jinja_gets_values_and_no_python(template: str, what: str) -> None:
     with pytest.raises(InvalidTemplate) as caught:
         render_jinja(template, {"x": []})
     assert what in str(caught.value)
+
+
+# --- any manifest, with variables in place of everything
+
+
+def as_template(document: object, environment: dict[str, str], *, bare: bool) -> str:
+    """The text of a template that becomes ``document``: every value is a variable."""
+
+    def variable(value: str) -> str:
+        name = f"V{len(environment)}_x"
+        environment[name] = value
+        return f"${name}" if bare else f"${{{name}}}"
+
+    def written(value: object, key: str) -> str:
+        if isinstance(value, dict):
+            inner = ",".join(f"{json.dumps(k)}:{written(v, k)}" for k, v in value.items())
+            return f"{{{inner}}}"
+        if isinstance(value, list):
+            return f"[{','.join(written(each, key) for each in value)}]"
+        if not isinstance(value, str):
+            return variable(json.dumps(value))
+        if key == "createOptions" and value.startswith("{"):
+            return json.dumps(written(json.loads(value), ""))
+        return json.dumps(variable(value)) if len(environment) % 3 else variable(json.dumps(value))
+
+    return written(document, "")
+
+
+def with_objects(document: Any) -> Any:  # noqa: ANN401  # JSON
+    """``document`` with its options as objects, whose texts may differ in spaces."""
+    if isinstance(document, list):
+        return [with_objects(each) for each in document]
+    if not isinstance(document, dict):
+        return document
+    options = sorted(key for key in document if key.startswith("createOptions"))
+    whole = "".join(document[key] for key in options if isinstance(document[key], str))
+    made = {key: with_objects(each) for key, each in document.items() if key not in options}
+    return (
+        {**made, "createOptions": json.loads(whole)} if whole.startswith("{") else document | made
+    )
+
+
+@pytest.mark.parametrize("bare", [False, True])
+@pytest.mark.parametrize("folder", ["manifests", "invalid"])
+def test_any_manifest_as_a_template_becomes_itself(folder: str, *, bare: bool) -> None:
+    tried = 0
+    for path in sorted(require(SHARED / "iotedge" / folder).glob("*.json")):
+        content = path.read_text()
+        if "${" in content:
+            continue  # a template
+        document = json.loads(content)
+        environment: dict[str, str] = {}
+        # A text in several pieces has no variables here.
+        pieces = re.search('"createOptions0[0-9]"', content)
+        text = content if pieces else as_template(document, environment, bare=bare)
+        known = Variables(module="none", image=None, environment=environment, passwords=True)
+        filled = with_texts(fill(read(text), known))
+        expected = with_texts(document)
+        assert isinstance(expected, dict)
+        expected.pop("$schema-template", None)
+        assert with_objects(filled) == with_objects(expected), path.name
+        tried += 1
+    assert tried >= 3
