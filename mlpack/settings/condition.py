@@ -231,9 +231,10 @@ def _no_list(path: str, tokens: Tokens) -> GrammarError:
     word = tokens.take().text.upper()
     values: list[str] = []
     while tokens.next.kind != "end" and tokens.next.text not in ("]", ")"):
-        if tokens.next.kind != "sign":
-            values.append(tokens.next.text)
-        tokens.take()
+        value = tokens.take()
+        if value.kind != "sign":
+            bare = value.kind == "path" and value.text.upper() not in _KEYWORDS
+            values.append(f"'{value.text}'" if bare else value.text)
     sign, junction = ("!=", " AND ") if negated else ("=", " OR ")
     shown = [f"{path} {sign} {each}" for each in values[:_SHOWN] or ("'a'", "'b'")]
     more = ["…"] if len(values) > _SHOWN else []

@@ -172,6 +172,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = run(*here, "bundle", "make", "fan:1", "--onto", "none", "-o", "saved.tar.gz")
     assert done.exit_code == 0, done.stderr
     (root / "saved.tar").write_bytes(gzip.decompress((root / "saved.tar.gz").read_bytes()))
+    assert run(*here, "render", "--base", "-o", "base.json").exit_code == 0
     (root / "t.json").write_text("{}")
     (root / "sub").mkdir()
     (root / "linked").symlink_to("layout")
@@ -415,7 +416,7 @@ READING: tuple[tuple[str, ...], ...] = (
     ("plan", "fan", "--device-group", "vans", "--fleet", "{}"),
     ("build", "fan", "--device-group", "vans", "--fleet", "{}"),
     ("up", "{}", "--dry-run"),
-    ("up", "--layer", "{}", "--dry-run"),
+    ("up", "base.json", "--layer", "{}", "--dry-run"),
     ("score", "http://127.0.0.1:9", "{}"),
     ("registry", "serve", "--user", "me", "--password-file", "{}"),
     ("registry", "serve", "--certificate", "{}", "--key", "t.json"),

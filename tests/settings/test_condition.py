@@ -112,6 +112,7 @@ def test_a_mistake_has_its_column(text: str, column: int, said: str) -> None:
         ("NOT tags.a IN ['x']", 12, "write tags.a = 'x'"),
         ("tags.a IN ['O''N', 'b'] OR tags.b = 1", 8, "(tags.a = 'O''N' OR tags.a = 'b')"),
         ("tags.a IN [1, 2, 3, 4]", 8, "write (tags.a = 1 OR tags.a = 2 OR tags.a = 3 OR …)"),
+        ("deviceId IN [a, true]", 10, "write (deviceId = 'a' OR deviceId = true)"),
         ("tags.a IN []", 8, "write (tags.a = 'a' OR tags.a = 'b')"),
         ("tags.a IN 'x'", 8, "write tags.a = 'x'"),
         ("tags.a IN", 8, "write (tags.a = 'a' OR tags.a = 'b')"),
