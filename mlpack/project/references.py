@@ -207,12 +207,15 @@ def _in_project(project: ProjectDirectory | None, text: str) -> tuple[Readable, 
             hint="it can be what a device holds: mlpack diff none NEW",
         )
     before, at, digest = ("", "", "") if _is_alias(text) else text.partition(AT)
+    models = ModelStore(project.layout).names() if project else ()
+    if (other := foreign(text)) and text.partition(":")[0] not in models:
+        raise UsageError(f"{text!r} is of a kind that mlpack does not read", hint=other)
     if project is None:
         if "/" in before:
             return None
         raise UsageError(
             f"{text!r} is a release, and this is not a project",
-            hint=_elsewhere(text) or "use -C DIR",
+            hint="; ".join(("use -C DIR", *_on_hub(text))),
         )
     layout = project.layout
     if at:
@@ -276,16 +279,15 @@ def _require_model(layout: LayoutStore, name: str, text: str) -> None:
     if name in models:
         return
     near = nearest(name, models)
-    hint = "" if models else f"register it with: mlpack register PATH --name {name}"
-    if not near:
-        hint = "; ".join(each for each in (hint, _elsewhere(text)) if each)
-    raise NoSuchImage(f"there is no model {name!r} here{near}", hint=hint)
+    hint = f"register it with: mlpack register PATH --name {name}"
+    hints = (NoSuchImage.hint if models else hint, *(() if near else _on_hub(text)))
+    raise NoSuchImage(f"there is no model {name!r} here{near}", hint="; ".join(hints))
 
 
-def _elsewhere(text: str) -> str:
-    """Say what ``text`` means to other tools, and how it is written here; empty if nothing."""
+def _on_hub(text: str) -> tuple[str, ...]:
+    """Say how the image that Docker reads in ``text`` is written here, if it reads one."""
     hub = on_hub(text)
-    return foreign(text) or (f"Docker Hub's image is {hub}" if hub else "")
+    return (f"Docker Hub's image is {hub}",) if hub else ()
 
 
 def _by_digest(layout: LayoutStore, place: str, text: str) -> Descriptor | None:
@@ -306,7 +308,8 @@ def _by_digest(layout: LayoutStore, place: str, text: str) -> Descriptor | None:
     if "/" in place:
         return None
     raise NoSuchImage(
-        f"this project holds no image {place}@{digest}", hint=_elsewhere(f"{place}@{digest}")
+        f"this project holds no image {place}@{digest}",
+        hint="; ".join(_on_hub(f"{place}@{digest}")),
     )
 
 

@@ -54,7 +54,7 @@ class TarFiles:
             with self._opened() as archive:
                 self._scan(archive, limits)
         except NotAFile as error:
-            raise NotAnArchive(str(error), hint=error.hint) from None
+            raise NotAnArchive(str(error)) from None
         except MlpackError:
             raise
         except unreadable() as error:

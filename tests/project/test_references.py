@@ -115,6 +115,9 @@ def test_an_image_of_docker_hub_is_named_as_it_works(
     ("text", "hint"),
     [
         ("dir:image", "skopeo copy dir:image oci:DIR:TAG"),
+        ("docker-daemon:alpine", "docker save"),
+        ("docker-daemon:r.example.com/fan:1", "docker save"),
+        ("docker-daemon:sha256:0123", "docker save"),
         ("dir:some/image", "skopeo copy dir:some/image oci:DIR:TAG"),
         ("containers-storage:alpine", "podman save"),
         ("containers-storage:localhost/a:1", "podman save"),
@@ -129,6 +132,13 @@ def test_prefixes_of_other_tools_are_told_what_to_do(
     with pytest.raises(MlpackError) as caught:
         find_image(project if in_project else None, text)
     assert hint in caught.value.hint
+
+
+def test_a_model_may_have_the_name_of_another_tools_prefix(project: ProjectDirectory) -> None:
+    model = ModelVersion(name="dir", version="1", framework="onnx", files=())
+    ModelStore(project.layout).describe(model)
+    digest = add_release(project, "dir", "1")
+    assert find_image(project, "dir:1").image.digest == digest
 
 
 def test_what_is_in_a_registry_needs_no_project_to_be_told() -> None:
@@ -178,6 +188,20 @@ def test_a_docker_archive(project: ProjectDirectory, saved: Path) -> None:
     assert named.image.digest == found.image.digest
     relative = find_image(None, f"docker-archive:{saved.name}", directory=saved.parent)
     assert relative.image.digest == found.image.digest
+
+
+def test_an_oci_archive(project: ProjectDirectory, tmp_path: Path) -> None:
+    require(Path("/usr/bin/skopeo"))
+    source, path = f"oci:{project.layout.root}:base", tmp_path / "saved.tar"
+    command = ["skopeo", "copy", "--all", source, f"oci-archive:{path}:edge/base:1"]
+    subprocess.run(command, check=True, capture_output=True)
+    expected = find_image(project, "base", ARM64)
+    for text in (f"oci-archive:{path}", f"oci-archive:{path}:edge/base:1"):
+        found = find_image(None, text, ARM64)
+        assert found.target.digest == expected.target.digest
+        assert found.image == expected.image
+        assert found.location == (path,)
+    assert find_image(None, f"docker-archive:{path}").target.digest == expected.target.digest
 
 
 def test_files_that_are_no_docker_archive(tmp_path: Path) -> None:
