@@ -113,12 +113,16 @@ def parse(content: bytes, where: str) -> Node:
     if len(content) > MAX_DOCUMENT_BYTES:
         raise InvalidContent(where, f"is {len(content)} bytes, more than {MAX_DOCUMENT_BYTES}")
     try:
-        value = json.loads(content)
+        value = json.loads(content, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise InvalidContent(where, f"is not JSON ({error})") from error
     node = Node(value, where)
     node.mapping()
     return node
+
+
+def _refuse_constant(text: str) -> object:
+    raise ValueError(f"{text} is no number")
 
 
 _SHA256 = re.compile(r"sha256:([0-9a-f]{64})")

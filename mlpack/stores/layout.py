@@ -1,21 +1,28 @@
 """The OCI image layout (image-spec, image-layout.md), which skopeo and podman read.
 
-Blobs are files named by their digests; ``index.json`` names some of them.
+Blobs are files named by their digests; ``index.json`` names some of them. It may be another tool's:
+whatever is written into it, what does not change stays as it was, unknown members and order, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import json
+import re
+from bisect import bisect
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
+from mlpack.errors import MlpackError
 from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import (
     MAX_DOCUMENT_BYTES,
     Descriptor,
+    Digest,
     InvalidContent,
+    Node,
     canonical,
     parse,
 )
@@ -25,6 +32,7 @@ from mlpack.stores.store import (
     Corrupt,
     NotFound,
     StagedBlob,
+    documents,
     not_found,
     subject,
     verified,
@@ -42,6 +50,20 @@ class NotALayout(NotFound):
     """A directory that is not an OCI image layout."""
 
     hint = "copy an image into one with: skopeo copy docker://REFERENCE oci:DIR:TAG"
+
+
+class NamedTwice(MlpackError):
+    """A name that ``index.json`` has for several images."""
+
+
+IMAGE_NAME = "io.containerd.image.name"
+"""Annotation of containerd and Docker: the whole name, where ``REF_NAME`` may be a tag only."""
+
+_OTHER_DIGEST = re.compile(r"(?!sha256:)[a-z0-9]+(?:[+._-][a-z0-9]+)*:[A-Za-z0-9=_-]+")
+"""A digest by another algorithm (image-spec, descriptor.md), which this module cannot read."""
+
+_Entry = dict[str, object]
+"""An entry of ``index.json`` with all its members."""
 
 
 class LayoutStore:
@@ -118,25 +140,56 @@ class LayoutStore:
             yield StagedBlob(out, lambda target: keep(self.path(target), SHARED))
 
     def resolve(self, name: str) -> Descriptor:
-        """Return what ``name`` points at."""
-        found = self.tags().get(name)
-        if found is None:
-            raise NotFound(f"{self.root} has no name {name!r}")
-        return found
+        """Return what ``name`` points at, a tag or a whole name; raise :class:`NamedTwice`."""
+        for key in (REF_NAME, IMAGE_NAME):
+            found = [each for each in self.entries() if each.annotations.get(key) == name]
+            if found:
+                self._require_one(name, found)
+                return found[0]
+        raise NotFound(f"{self.root} has no name {name!r}")
+
+    def check_free(self, name: str) -> None:
+        """Raise :class:`NamedTwice` if ``name`` is that of several images, so none's to move."""
+        self._require_one(name, [e for e in self.entries() if e.annotations.get(REF_NAME) == name])
+
+    def _require_one(self, name: str, found: Sequence[Descriptor]) -> None:
+        digests = {each.digest: each for each in found}
+        if len(digests) > 1:
+            listed = ", ".join(map(_described, digests.values()))
+            raise NamedTwice(
+                f"{self.root} has the name {name!r} for {len(digests)} images: {listed}",
+                hint=f"name one by its digest, such as oci:{self.root}@{found[0].digest}",
+            )
+
+    def find(self, digest: Digest) -> Descriptor:
+        """Return the image or index ``digest`` that ``index.json`` leads to."""
+        for entry in self.entries():
+            with suppress(NotFound, Corrupt, InvalidContent):
+                for each in documents(self, entry):
+                    if each.digest == digest:
+                        return each
+        raise NotFound(f"{self.root} lists no image {digest}")
 
     def tag(self, target: Descriptor, name: str) -> None:
-        """Point ``name`` at ``target``; other entries of the index, named or not, stay."""
+        """Point ``name`` at ``target``; other entries, named or not, stay as they are.
+
+        Raises :class:`NamedTwice` if the name is that of several images.
+        """
         if not self.exists(target):
             raise not_found(target.digest, str(self.root))
         named = replace(target, annotations={**target.annotations, REF_NAME: name})
+        self.check_free(name)
         with self._changing() as entries:
-            entries[:] = [each for each in entries if each.annotations.get(REF_NAME) != name]
-            entries.append(named)
+            held = next((each for each in entries if _name(each) == name), None)
+            names = [_name(each) for each in entries]
+            place = names.index(name) if held else _place(names, name)
+            entries[:] = [each for each in entries if _name(each) != name]
+            entries.insert(place, _renewed(held or {}, named))
 
     def untag(self, *names: str) -> None:
         """Remove ``names``, all or none; unknown names are ignored, and blobs stay."""
         with self._changing() as entries:
-            entries[:] = [each for each in entries if each.annotations.get(REF_NAME) not in names]
+            entries[:] = [each for each in entries if _name(each) not in names]
 
     def tags(self) -> Mapping[str, Descriptor]:
         """Return every name and what it points at, ordered by name."""
@@ -148,14 +201,21 @@ class LayoutStore:
         return {name: named[name] for name in sorted(named)}
 
     def entries(self) -> tuple[Descriptor, ...]:
-        """Return what ``index.json`` lists, named or not."""
+        """Return what ``index.json`` lists by sha256, named or not."""
+        found = (_descriptor(each) for each in _listed(self._document()))
+        try:
+            return tuple(each for each in found if each)
+        except InvalidContent as error:
+            raise Corrupt(str(error)) from error
+
+    def _document(self) -> Node:
         if not self._index.is_file():
-            return ()
+            empty = {"manifests": [], "mediaType": media.INDEX, "schemaVersion": 2}
+            return Node(empty, str(self._index))
         if self._index.stat().st_size > MAX_DOCUMENT_BYTES:
             raise Corrupt(f"{self._index} is larger than {MAX_DOCUMENT_BYTES} bytes")
         try:
-            listed = parse(self._index.read_bytes(), str(self._index)).need("manifests")
-            return tuple(Descriptor.from_json(each) for each in listed.elements())
+            return parse(self._index.read_bytes(), str(self._index))
         except InvalidContent as error:
             raise Corrupt(str(error)) from error
 
@@ -175,20 +235,65 @@ class LayoutStore:
             return False
 
     @contextmanager
-    def _changing(self) -> Iterator[list[Descriptor]]:
+    def _changing(self) -> Iterator[list[_Entry]]:
         """Lock the layout, and write ``index.json`` if the block changes the list of entries."""
         with locked(names_lock(self.root)):
-            before = self.entries()
+            self.entries()  # what cannot be read is not written either
+            document = self._document()
+            before = [dict(each.mapping()) for each in _listed(document)]
             entries = list(before)
             yield entries
-            if tuple(entries) == before:
+            if entries == before:
                 return
             mark(self.root)
-            ordered = sorted(entries, key=lambda each: each.annotations.get(REF_NAME, ""))
-            document = {
-                "schemaVersion": 2,
-                "mediaType": media.INDEX,
-                "manifests": [each.to_json() for each in ordered],
-            }
             with atomic(self._index) as out:
-                out.write(canonical(document))
+                out.write(_written({**document.mapping(), "manifests": entries}))
+
+
+def _listed(document: Node) -> Iterator[Node]:
+    """Yield the entries of an index; Go writes ``null`` for an empty list."""
+    if document.mapping().get("manifests", ()) is not None:
+        yield from document.need("manifests").elements()
+
+
+def _descriptor(entry: Node) -> Descriptor | None:
+    """Read an entry; ``None`` if its digest is none that this module can check."""
+    digest = entry.need("digest")
+    return None if _OTHER_DIGEST.fullmatch(digest.text()) else Descriptor.from_json(entry)
+
+
+def _name(entry: _Entry) -> str:
+    annotations = entry.get("annotations")
+    return str(annotations.get(REF_NAME, "")) if isinstance(annotations, dict) else ""
+
+
+def _place(names: Sequence[str], name: str) -> int:
+    """Where a new name goes: among sorted ones in their order, else to the end."""
+    return bisect(names, name) if list(names) == sorted(names) else len(names)
+
+
+def _renewed(entry: _Entry, target: Descriptor) -> _Entry:
+    """Return ``target`` as an entry; if ``entry`` was of the same content, with its members."""
+    members: _Entry = json.loads(canonical(target.to_json()))
+    if entry.get("digest") != members["digest"]:
+        return members
+    held = Descriptor.from_json(Node(entry, "entry")).platform
+    if target.platform in (None, held):
+        members.pop("platform", None)
+    dropped = {"annotations", "artifactType"} - members.keys()
+    return {key: value for key, value in {**entry, **members}.items() if key not in dropped}
+
+
+def _written(document: Mapping[str, object]) -> bytes:
+    """Return JSON in one line with its members in their order, as UTF-8 wherever that can be."""
+    try:
+        return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can write
+        return json.dumps(document, separators=(",", ":")).encode()
+
+
+def _described(entry: Descriptor) -> str:
+    """The digest, and what else tells an entry from others."""
+    more = (entry.annotations.get(IMAGE_NAME, ""), str(entry.platform or ""))
+    told = ", ".join(filter(None, more))
+    return f"{entry.digest} ({told})" if told else str(entry.digest)

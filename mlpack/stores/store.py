@@ -43,6 +43,10 @@ class NotFound(MlpackError):
     """A name or a digest that a store does not hold."""
 
 
+class NotHere(NotFound):
+    """An index whose images, or the one that is needed, are not in the store."""
+
+
 class Corrupt(MlpackError):
     """Bytes that do not match their digest and size."""
 
@@ -262,7 +266,16 @@ def walk(
         if part.digest in seen:
             continue
         if part.media_type in DOCUMENTS:
-            yield from walk(store, part, seen)
+            try:
+                yield from walk(store, part, seen)
+            except NotHere:
+                raise
+            except NotFound as error:
+                which = f" for {part.platform}" if part.platform else ""
+                raise NotHere(
+                    f"index {root.digest.short} lists an image{which}, but {error}",
+                    hint="name one of its images by its digest: oci:PATH@sha256:…",
+                ) from error
         else:
             seen.add(part.digest)
             yield part
@@ -331,10 +344,6 @@ def read_index(store: Readable, target: Descriptor) -> Index:
     from mlpack.oci.image import Index
 
     return Index(read(store, target))
-
-
-class NotHere(NotFound):
-    """An index whose images, or the one that is needed, are not in the store."""
 
 
 def images(store: Readable, target: Descriptor) -> tuple[Image, ...]:

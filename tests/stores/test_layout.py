@@ -6,7 +6,9 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +17,7 @@ from mlpack.oci.descriptor import Descriptor
 from mlpack.oci.image import ImageConfig, build_image
 from mlpack.stores.files import atomic
 from mlpack.stores.integrity import validate
-from mlpack.stores.layout import LayoutStore, NotALayout
+from mlpack.stores.layout import IMAGE_NAME, REF_NAME, LayoutStore, NamedTwice, NotALayout
 from mlpack.stores.store import Corrupt, NotFound, put_bytes, put_image, read
 from tests.support import AMD64, make_project, real_layer
 
@@ -49,6 +51,120 @@ def test_entries_of_other_tools_survive(layout: LayoutStore) -> None:
     release(layout, "fan-2")
     assert len(layout.entries()) == 3
     assert list(layout.tags()) == ["fan-1", "fan-2"]
+
+
+def foreign(layout: LayoutStore, **members: object) -> dict[str, Any]:
+    """Write an index.json as another tool might, with an image called ``win``; return it."""
+    entry = release(layout).to_json() | {
+        "annotations": {"x": "y", REF_NAME: "win"},
+        "platform": {
+            "os": "windows",
+            "architecture": "amd64",
+            "os.version": "10.0.17763.1",
+            "os.features": ["win32k"],
+            "features": ["sse4"],
+        },
+        "urls": ["https://images.example.com/x"],
+        "data": "e30=",
+        "org.example.member": {"b": 1.5, "a": [None]},
+    }
+    other = {"mediaType": "application/xml", "digest": f"sha512:{'0' * 128}", "size": 7}
+    listed = {"schemaVersion": 2, "manifests": [entry, other, entry | {"annotations": {}}]}
+    document = listed | {"annotations": {"org.example.keep": "me"}, "subject": None} | members
+    (layout.root / "index.json").write_text(json.dumps(document, indent=3))
+    return document
+
+
+def index_of(layout: LayoutStore) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((layout.root / "index.json").read_text())
+    return found
+
+
+def test_what_is_written_into_another_tools_layout_changes_nothing_else(
+    layout: LayoutStore,
+) -> None:
+    before = foreign(layout, artifactType="application/x")
+    target = release(layout, "mine")
+    after = index_of(layout)
+    assert list(after) == list(before)
+    added = [each for each in after["manifests"] if each not in before["manifests"]]
+    assert [each["annotations"] for each in added] == [{REF_NAME: "mine"}]
+    assert after == before | {"manifests": [*before["manifests"], *added]}
+    assert layout.resolve("mine") == target
+    layout.untag("mine")
+    assert index_of(layout) == before
+
+
+def test_a_name_that_is_given_again_keeps_its_place_and_members(layout: LayoutStore) -> None:
+    before = foreign(layout)
+    held = layout.resolve("win")
+    layout.tag(replace(held, annotations={"z": "1"}), "win")
+    changed = before["manifests"][0] | {"annotations": {REF_NAME: "win", "z": "1"}}
+    assert index_of(layout)["manifests"] == [changed, *before["manifests"][1:]]
+    layout.tag(release(layout, "other"), "win")
+    assert index_of(layout)["manifests"][0]["annotations"] == {REF_NAME: "win"}
+    assert "urls" not in index_of(layout)["manifests"][0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"manifests": None},
+        {"manifests": []},
+        {"mediaType": media.INDEX},
+        {"annotations": {"half": "\ud800"}},
+        {"schemaVersion": 2.0, "unknown": 12345678901234567890},
+    ],
+    ids=["null", "empty", "type", "surrogate", "numbers"],
+)
+def test_unusual_indexes_are_read_and_kept(layout: LayoutStore, change: dict[str, object]) -> None:
+    before = foreign(layout, **change)
+    release(layout, "mine")
+    after = index_of(layout)
+    assert after.pop("manifests")[: len(before["manifests"] or [])] == (before["manifests"] or [])
+    assert after == {key: value for key, value in before.items() if key != "manifests"}
+
+
+def test_names_of_new_entries_are_in_order(layout: LayoutStore) -> None:
+    for name in ("b", "c", "a", "b"):
+        release(layout, name)
+    names = [each["annotations"][REF_NAME] for each in index_of(layout)["manifests"]]
+    assert names == ["a", "b", "c"]
+
+
+def test_a_name_of_two_images_is_refused_with_both_and_each_found_by_its_digest(
+    layout: LayoutStore,
+) -> None:
+    both = [release(layout, name) for name in ("a", "b")]
+    document = index_of(layout)
+    for name, each in zip("ab", document["manifests"], strict=True):
+        whole = f"docker.io/library/{name}:latest"
+        each["annotations"] = {REF_NAME: "latest", IMAGE_NAME: whole}
+    (layout.root / "index.json").write_text(json.dumps(document))
+    with pytest.raises(NamedTwice) as caught:
+        layout.resolve("latest")
+    for name, each in zip("ab", both, strict=True):
+        assert f"{each.digest} (docker.io/library/{name}:latest" in str(caught.value)
+        assert layout.find(each.digest) == each
+        assert layout.resolve(f"docker.io/library/{name}:latest") == each
+    assert f"oci:{layout.root}@{both[0].digest}" in caught.value.hint
+    with pytest.raises(NamedTwice):
+        layout.tag(both[0], "latest")
+    assert index_of(layout) == document
+    layout.tag(both[0], "mine")
+    assert [each for each in index_of(layout)["manifests"] if each in document["manifests"]] == (
+        document["manifests"]
+    )
+
+
+def test_a_name_given_twice_to_one_image_is_no_question(layout: LayoutStore) -> None:
+    target = release(layout)
+    document = index_of(layout)
+    document["manifests"] *= 2
+    (layout.root / "index.json").write_text(json.dumps(document))
+    assert layout.resolve("fan-1") == target
+    layout.tag(target, "fan-1")
+    assert len(layout.entries()) == 1
 
 
 def test_a_flipped_byte_is_noticed_and_named(layout: LayoutStore) -> None:
