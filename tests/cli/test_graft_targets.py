@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,60 @@ def test_a_platform_that_old_lacks_is_left_out_and_named(
     done = run("graft", names[0], f"oci:{images.root}:other", *names[2:])
     assert done.exit_code == 1
     assert "v1 is for linux/amd64, linux/arm64, " in done.stderr
+
+
+def listing(store: LayoutStore, name: str, model: bytes, *entries: tuple[Platform, str]) -> None:
+    """An index that names variants as BuildKit's does; the configs name the architecture only."""
+    made = []
+    for listed, text in entries:
+        built_for = Platform(listed.os, listed.architecture)
+        layers = [real_layer(store, {"m.onnx": model}), real_layer(store, {"lib": text.encode()})]
+        image = build_image(ImageConfig(platform=built_for), layers)
+        put_image(store, image)
+        made.append(replace(image, listed=listed))
+    store.tag(put_bytes(store, build_index(made).content, media.INDEX), name)
+
+
+def test_variants_are_grafted_each_on_its_own_and_keep_their_platforms(tmp_path: Path) -> None:
+    store = LayoutStore(tmp_path / "images")
+    v5, v7, v8 = (Platform.parse(f"linux/{each}") for each in ("arm/v5", "arm/v7", "arm64/v8"))
+    noise = {each: random.Random(str(each)).randbytes(9000).hex() for each in (v5, v7, v8)}
+    for name in ("v1", "v2"):
+        listing(store, name, name.encode(), *noise.items())
+    both, out = (f"oci:{store.root}:v1", f"oci:{store.root}:v2"), f"oci:{tmp_path}/out:g"
+    said = graft(*both, "-o", out)
+    assert list(said["platforms"]) == ["linux/arm/v5", "linux/arm/v7", "linux/arm64/v8"]
+    made = LayoutStore.existing(tmp_path / "out")
+    assert validate(made) == ()
+    assert read_index(made, made.resolve("g")).platforms == (v5, v7, v8)
+    for platform in (v5, v7, v8):
+        old, new = (find_image(None, name, platform).image for name in (both[0], out))
+        assert new.layers[:2] == old.layers
+    how = ["--engine", "containerd", "--name", "x.example.com/fan:2", "--platform", "linux/arm/v6"]
+    bundle = ["bundle", "make", both[1], "--onto", both[0], "-o", str(tmp_path / "b.tar"), *how]
+    assert json.loads(run("--json", *bundle).stdout)["platform"] == "linux/arm/v5"
+    said = graft(*both, "-o", f"oci:{tmp_path}/out:one", "--platform", "linux/arm/v7")
+    assert list(said["platforms"]) == ["linux/arm/v7"]
+    assert made.resolve("one").platform == v7
+
+
+def test_images_for_windows_and_second_ones_are_left_out_and_named(tmp_path: Path) -> None:
+    store = LayoutStore(tmp_path / "images")
+    windows = [Platform("windows", "amd64", "", f"10.0.{build}") for build in (17763, 20348)]
+    for name in ("v1", "v2"):
+        entries = [(each, str(each)) for each in (*windows, AMD64, ARM64)]
+        listing(store, name, name.encode() * 9000, *entries, (AMD64, "zstd"))
+    names = (f"oci:{store.root}:v1", f"oci:{store.root}:v2", "-o", f"oci:{tmp_path}/out:g")
+    said = graft(*names)
+    assert list(said["platforms"]) == ["linux/amd64", "linux/arm64"]
+    apart = ["windows(10.0.17763)/amd64", "windows(10.0.20348)/amd64"]
+    assert sorted(said["left_out"]) == ["linux/amd64", *apart]
+    told = run("graft", *names).stderr
+    assert f"left out, since only images for linux are grafted: {', '.join(apart)}" in told
+    assert "left out, since NEW lists another image for it first: linux/amd64" in told
+    listing(store, "windows", b"two", (windows[0], "x"))
+    done = run("graft", names[0], f"oci:{store.root}:windows", *names[2:])
+    assert (done.exit_code, "for windows(10.0.17763)/amd64" in done.stderr) == (1, True)
 
 
 def test_where_each_image_is_new_s_its_own_index_is_written(

@@ -11,14 +11,15 @@ import pytest
 
 from mlpack.errors import MlpackError, UsageError
 from mlpack.model.version import ModelVersion
+from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Digest
-from mlpack.oci.image import ImageConfig, build_image
+from mlpack.oci.image import ImageConfig, build_image, build_index
 from mlpack.project.directory import ModelStore, ProjectDirectory
 from mlpack.project.references import NoSuchImage, find_image, releases
 from mlpack.stores.archive import ArchiveStore
 from mlpack.stores.layout import LayoutStore
 from mlpack.stores.records import MODEL, VERSION
-from mlpack.stores.store import NotAnImage, NotFound, read_image, verified
+from mlpack.stores.store import NotAnImage, NotFound, put_bytes, put_image, read_image, verified
 from mlpack.stores.tar_files import NotAnArchive
 from tests.support import AMD64, ARM64, make_project, real_layer, require
 
@@ -31,8 +32,6 @@ def project(tmp_path: Path) -> ProjectDirectory:
 def add_release(project: ProjectDirectory, name: str, version: str) -> Digest:
     layer = real_layer(project.layout, {"m": f"{name} {version}".encode()})
     made = build_image(ImageConfig(platform=AMD64), [layer])
-    from mlpack.stores.store import put_image
-
     target = put_image(project.layout, made)
     target = replace(target, annotations={MODEL: name, VERSION: version})
     project.layout.tag(target, f"{name}-{version}")
@@ -144,6 +143,31 @@ def test_a_model_may_have_the_name_of_another_tools_prefix(project: ProjectDirec
 def test_what_is_in_a_registry_needs_no_project_to_be_told() -> None:
     with pytest.raises(UsageError, match="is in a registry"):
         find_image(None, f"r.example.com/fan@sha256:{'0' * 64}")
+
+
+def test_a_layout_by_whole_name_or_by_digest(tmp_path: Path) -> None:
+    layout = LayoutStore(tmp_path / "a:b")
+    made = {}
+    for platform in (AMD64, ARM64):
+        layer = real_layer(layout, {"m": str(platform).encode()})
+        made[platform] = build_image(ImageConfig(platform=platform), [layer])
+        put_image(layout, made[platform])
+    index = build_index(list(made.values()))
+    target = put_bytes(layout, index.content, media.INDEX)
+    layout.tag(target, "docker.io/library/fan:latest")
+    for text in (":docker.io/library/fan:latest", f"@{index.digest}", f":x@{index.digest}", ""):
+        found = find_image(None, f"oci:a:b{text}", ARM64, directory=tmp_path)
+        assert (found.target, found.image) == (target, made[ARM64])
+    arm64 = find_image(None, f"oci:a:b@{made[ARM64].digest}", directory=tmp_path)
+    assert (arm64.image, arm64.index) == (made[ARM64], None)
+    for text, message in (
+        (f"@sha256:{'0' * 64}", "lists no image sha256:000"),
+        ("@sha256:0", "'sha256:0' is not a digest"),
+        (":docker.io/library/fan", "has no name 'docker.io/library/fan'"),
+        (":docker.io/library/fan:2", "has no name 'docker.io/library/fan:2'"),
+    ):
+        with pytest.raises(MlpackError, match=message):
+            find_image(None, f"oci:a:b{text}", directory=tmp_path)
 
 
 def test_a_model_version_is_no_image(project: ProjectDirectory) -> None:
