@@ -178,7 +178,7 @@ class BlobUpload:
             method, url = "PUT", _closing_url(self._location, self._target)
         if done < end and (done or self._part):
             headers["Content-Range"] = f"{done}-{end - 1}"
-        body = _Rest(self._source, done, end)
+        body = _Rest(self._source, done, end, last=end == self._target.size)
         return Request(method=method, url=url, headers=headers, body=body, attempts=1)
 
     def _try(self, request: Request) -> Response | None:
@@ -222,23 +222,24 @@ class BlobUpload:
 
 
 class _Rest:
-    """A blob from an offset on."""
+    """A blob from an offset on, to its end or to that of a part."""
 
-    def __init__(self, source: Source, start: int, size: int) -> None:
+    def __init__(self, source: Source, start: int, end: int, *, last: bool) -> None:
         self._source = source
         self._start = start
-        self._size = size
+        self._end = end
+        self._last = last
 
     def __len__(self) -> int:
-        return self._size - self._start
+        return self._end - self._start
 
     def __iter__(self) -> Iterator[bytes]:
         self._source.seek(self._start)
         left = len(self)
         while left:
-            piece = self._source.read(_PIECE)
+            piece = self._source.read(min(_PIECE, left))
             left -= len(piece)
-            if not left:
+            if self._last and not left:
                 # Before the last piece is sent: a source that goes on is not the blob.
                 self._source.read(1)
             yield piece

@@ -31,7 +31,7 @@ class Fault:
     match: str
     kind: str
     """``status``, ``cut-request``, ``cut-answer``, ``truncate``, ``garble``, ``drip``,
-    ``redirect``, ``huge``, ``lie``."""
+    ``redirect``, ``huge``, ``lie``, ``headers`` (an empty one is left out)."""
 
     at: float = 0.0
     """Where a cut falls, as a share of the body."""
@@ -40,6 +40,7 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
     place: str = ""
     times: int = 1
+    body: bytes = _ERRORS
 
     def hits(self, request: str) -> bool:
         if self.times <= 0 or not re.search(self.match, request):
@@ -150,7 +151,9 @@ class _Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             self.server.seen.append(seen)
             fault = next((each for each in self.server.faults if each.hits(named)), None)
-        if urlsplit(self.path).path == "/token":
+        if urlsplit(self.path).path == "/token" and fault:
+            self._say(fault.status, fault.body, fault.headers)
+        elif urlsplit(self.path).path == "/token":
             self._give_token(size)
         elif self._authorized(size):
             self._serve(fault, size)
@@ -204,9 +207,7 @@ class _Handler(BaseHTTPRequestHandler):
         kind = fault.kind if fault else ""
         if fault and kind == "status":
             self._take(size)
-            self._say(
-                fault.status, b'{"errors":[{"code":"UNKNOWN","message":"no"}]}', fault.headers
-            )
+            self._say(fault.status, fault.body, fault.headers)
         elif fault and kind == "redirect":
             self._take(size)
             self._say(307, b"", {"Location": fault.place + self.path})
@@ -261,6 +262,7 @@ class _Handler(BaseHTTPRequestHandler):
             body = body[: len(body) // 2]
         if kind == "lie":
             headers["Docker-Content-Digest"] = "sha256:" + "0" * 64
+        headers |= fault.headers if fault and kind == "headers" else {}
         if self.command != "HEAD" and answer.status != 204:
             headers["Content-Length"] = str(len(body))
         self._head(answer.status, headers)
@@ -303,7 +305,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _head(self, status: int, headers: dict[str, str]) -> None:
         self.send_response_only(status)
         for name, text in headers.items():
-            self.send_header(name, text)
+            if text:
+                self.send_header(name, text)
         self.end_headers()
 
     def _hang_up(self) -> None:
