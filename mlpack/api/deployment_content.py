@@ -24,7 +24,13 @@ from mlpack.iotedge.deployment import (
 )
 from mlpack.iotedge.manifest import CONTENT, Problem, load, read_manifest
 from mlpack.iotedge.module import ALL, edge_module, model_module, wants_gpu
-from mlpack.iotedge.secrets import Passwords, accepted_paths, secret_paths, with_values
+from mlpack.iotedge.secrets import (
+    Passwords,
+    accepted_paths,
+    secret_paths,
+    secret_variables,
+    with_values,
+)
 from mlpack.model.version import BASE
 from mlpack.oci.descriptor import InvalidContent, Node, Platform, Reference
 from mlpack.oci.image import Image
@@ -155,10 +161,11 @@ def checked_manifest(
         allowed = Passwords.EITHER if request.patch else Passwords.CLEAR
     speed = link_speed(project.settings, request.device_group)
     release = None if request.base else pinned_release(project, request)
-    made = _Written(base_text(project, speed))
-    if release is not None and request.patch:
+    if release is None:
+        made = _Written(base_text(project, speed))
+    elif request.patch:
         made = _patched(project.root / request.patch, request, release)
-    elif release is not None:
+    else:
         made = _written(project, request, release, (speed, environment))
     if request.secret and not request.patch:
         made = _with_secrets(project, request, made, environment)
@@ -271,16 +278,15 @@ def module_secrets(
 
     Raises :class:`~mlpack.project.secret_file.MissingSecret`.
     """
-    sources = {
-        name: each.secret_env
-        for name, each in project.settings.edge.modules.items()
-        if each.secret_env
-    }
-    if not sources:
+    modules = project.settings.edge.modules
+    sources = {name: each.secret_env for name, each in modules.items() if each.secret_env}
+    places = secret_variables(document, sources) if sources else {}
+    if not places:
         return document, frozenset()
     from mlpack.project.secret_file import read_secrets
 
-    return with_values(document, sources, read_secrets(sources, project.root, environment))
+    values = read_secrets(places.values(), project.root, environment)
+    return with_values(document, dict(zip(places, values, strict=True))), frozenset(places)
 
 
 def _from_template(

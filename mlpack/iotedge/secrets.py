@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from copy import deepcopy
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -123,24 +124,37 @@ def _redacted(document: object, paths: Collection[str], where: str) -> object:
     return shown
 
 
-def with_values(
-    document: object,
-    sources: Mapping[str, Mapping[str, SecretSource]],
-    values: Mapping[str, Mapping[str, str]],
-) -> tuple[object, frozenset[str]]:
-    """Return a manifest with the placeholders of secret variables filled in, and their paths.
+@dataclass(frozen=True, slots=True)
+class SecretVariable:
+    """A variable of a module, and where its value comes from."""
 
-    ``sources`` and ``values`` are by module and variable.
+    module: str
+    name: str
+    source: SecretSource
+
+
+def secret_variables(
+    document: object, sources: Mapping[str, Mapping[str, SecretSource]]
+) -> Mapping[str, SecretVariable]:
+    """Return by path the variables of a manifest that hold placeholders of ``sources``.
+
+    Those are by module and variable.
     """
-    made, paths = deepcopy(document), set()
-    for name, node in (read_manifest(json.dumps(made).encode()).modules or {}).items():
-        for variable, source in sources.get(name, {}).items():
-            found = dict(members(node, "env", variable)).get("value")
-            if found is not None and found.value == source.placeholder:
-                place = _at(made, found.where)
-                place["value"] = values[name][variable]
-                paths.add(found.where)
-    return made, frozenset(paths)
+    found = {}
+    for module, node in (read_manifest(json.dumps(document).encode()).modules or {}).items():
+        for name, source in sources.get(module, {}).items():
+            value = dict(members(node, "env", name)).get("value")
+            if value is not None and value.value == source.placeholder:
+                found[value.where] = SecretVariable(module, name, source)
+    return found
+
+
+def with_values(document: object, values: Mapping[str, str]) -> object:
+    """Return a manifest with other texts at the paths of ``values``."""
+    made = deepcopy(document)
+    for where, value in values.items():
+        _at(made, where)["value"] = value
+    return made
 
 
 def _at(document: Any, where: str) -> dict[str, Any]:  # noqa: ANN401  (a walk through JSON)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mlpack.errors import MlpackError
+from mlpack.iotedge.secrets import SecretVariable
 from mlpack.settings.edge import SecretSource
 from mlpack.stores.files import PRIVATE, atomic, followed
 
@@ -66,22 +67,20 @@ class MissingSecret(MlpackError):
 
 
 def read_secrets(
-    sources: Mapping[str, Mapping[str, SecretSource]], root: Path, environment: Mapping[str, str]
-) -> Mapping[str, Mapping[str, str]]:
-    """Return the values of secret variables, by module and variable, from where they are kept.
+    variables: Iterable[SecretVariable], root: Path, environment: Mapping[str, str]
+) -> Sequence[str]:
+    """Return the values of secret variables, from where they are kept.
 
     Files are relative to ``root``; the line break at their end does not count. Raises
     :class:`MissingSecret`, which names every one that is not there, and :class:`Tracked` for a
     file that git keeps.
     """
-    values: dict[str, dict[str, str]] = {}
-    missing = []
-    for module, variables in sources.items():
-        for name, source in variables.items():
-            try:
-                values.setdefault(module, {})[name] = _secret(source, root, environment)
-            except MissingSecret as error:
-                missing.append(f"{name} of module {module}: {error}")
+    values, missing = [], []
+    for each in variables:
+        try:
+            values.append(_secret(each.source, root, environment))
+        except MissingSecret as error:
+            missing.append(f"{each.name} of module {each.module}: {error}")
     if missing:
         raise MissingSecret(
             "; ".join(missing),

@@ -284,3 +284,18 @@ def test_accepted_secrets_go_to_a_private_file_alone(foreign: ProjectDirectory) 
     assert tracked.exit_code == 1
     assert "out.json to .gitignore" in tracked.stderr
     assert not (foreign.root / "out.json").exists()
+
+
+def test_a_template_without_the_module_needs_no_secret_of_it(
+    project: ProjectDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = json.loads(render(project).stdout)
+    modules = document["modulesContent"]["$edgeAgent"]["properties.desired"]["modules"]
+    del modules["sql"]
+    modules["fan"]["settings"]["image"] = "${MODULES.fan}"
+    modules["blob"]["env"] = {}
+    (project.root / "t.json").write_text(json.dumps(document))
+    monkeypatch.delenv("TEST_SA")
+    monkeypatch.delenv("TEST_BLOB")
+    done = render(project, "--template", "t.json", "--with-secrets", "-o", "d.json")
+    assert done.exit_code == 0, done.stderr
