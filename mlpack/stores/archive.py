@@ -11,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -31,6 +33,7 @@ from mlpack.oci.image import Image, Layer, assemble
 from mlpack.oci.reference import on_hub
 from mlpack.oci.unpacking import Compression, compression_of
 from mlpack.stores.compression import Inflated, inflated, unreadable
+from mlpack.stores.files import naming
 from mlpack.stores.layout import REF_NAME
 from mlpack.stores.store import CHUNK, Corrupt, NotFound, not_found, parts
 from mlpack.stores.tar_files import NotAnArchive, TarFiles
@@ -49,6 +52,7 @@ _TYPES: Mapping[Compression, str] = {
 """Media types of layers as they are; those of other compressions are inflated."""
 
 _MAX_NESTED = 4
+_NUMBER = re.compile(r"@([0-9]{1,9})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +96,8 @@ class ArchiveStore:
         if target.digest in self._made:
             yield io.BytesIO(self._made[target.digest])
         elif target.digest in self._inflated:
-            with self._files.open(self._inflated[target.digest]) as content, self._reading():
-                yield cast(BinaryIO, inflated(cast(io.BufferedReader, content)))
+            with self._aside(self._inflated[target.digest], target.size) as content:
+                yield content
         else:
             name = self._members.get(target.digest) or self._blob(target)
             if name is None:
@@ -109,8 +113,8 @@ class ArchiveStore:
         is that of several images.
         """
         found = [each for each in self.images if not name or _is_called(each, name)]
-        if name.startswith("@") and name[1:].isdigit():
-            found = list(self.images[int(name[1:]) :][:1])
+        if numbered := _NUMBER.fullmatch(name):
+            found = list(self.images[int(numbered[1]) :][:1])
         if not found:
             raise NotFound(f"{self.root} has no image {name!r}", hint=f"it has: {self._known()}")
         if len({each.target.digest for each in found}) > 1:
@@ -234,9 +238,23 @@ class ArchiveStore:
         (self._members if kind else self._inflated)[digest] = name
         return Descriptor(kind or media.LAYER_TAR, digest, size)
 
+    @contextmanager
+    def _aside(self, name: str, size: int) -> Iterator[BinaryIO]:
+        """Inflate a layer of ``size`` bytes to a temporary file: uploads may go back in it."""
+        with tempfile.TemporaryFile() as aside:
+            with (
+                naming(Path(tempfile.gettempdir())),
+                self._files.open(name) as content,
+                self._reading(),
+            ):
+                found = inflated(cast(io.BufferedReader, content))
+                while aside.tell() <= size and (chunk := found.read(CHUNK)):
+                    aside.write(chunk)
+                aside.seek(0)
+            yield cast(BinaryIO, aside)
+
     def _hashed(self, content: Inflated, name: str) -> tuple[Digest, int]:
-        held = self._files.size(name) or 0
-        limit = min(self._limits.bytes, max(self._limits.trusted, held * self._limits.ratio))
+        limit = self._limits.unpacked(self._files.size(name) or 0)
         running, size = hashlib.sha256(), 0
         while chunk := content.read(CHUNK):
             running.update(chunk)

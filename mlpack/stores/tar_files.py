@@ -119,7 +119,7 @@ class TarFiles:
     def _inflate(self, content: io.BufferedReader, limits: LayerLimits) -> int:
         """Return a descriptor of the inflated tar, which is closed with this object."""
         packed = os.fstat(content.fileno()).st_size
-        limit, size = min(limits.bytes, max(limits.trusted, packed * limits.ratio)), 0
+        limit, size = limits.unpacked(packed), 0
         found = inflated(content)
         with naming(Path(tempfile.gettempdir())), tempfile.TemporaryFile() as out:
             while chunk := found.read(CHUNK):

@@ -63,6 +63,10 @@ class LayerLimits:
     trusted: int = 1024**3
     """Uncompressed bytes up to which any ratio is accepted: an empty disk image is not a bomb."""
 
+    def unpacked(self, size: int) -> int:
+        """Return the most that ``size`` bytes may unpack to, in bytes."""
+        return min(self.bytes, max(self.trusted, size * self.ratio))
+
 
 LIMITS = LayerLimits()
 
@@ -141,8 +145,7 @@ class _BoundedStream(io.RawIOBase):
         self._at = 0
         self._ahead = b""
         self._last = b""
-        bomb = max(limits.trusted, layer.size * limits.ratio)
-        self._limit = min(limits.bytes, bomb)
+        self._limit = limits.unpacked(layer.size)
 
     def readable(self) -> bool:
         return True

@@ -138,6 +138,11 @@ def test_images_are_read_whoever_made_the_tar(case: str, tmp_path: Path) -> None
     assert kinds <= {media.LAYER_TAR, media.LAYER_GZIP, media.LAYER_ZSTD}
     for each in image.layers:
         assert (each.descriptor.media_type == media.LAYER_TAR) == (each.digest == each.diff_id)
+        with archive.open(each.descriptor) as content:
+            start = content.read(100)
+            assert content.seekable()
+            content.seek(0)
+            assert content.read(100) == start, "an upload that failed begins again"
 
 
 def test_layers_without_a_byte_and_layers_twice(tmp_path: Path) -> None:
@@ -259,7 +264,7 @@ def test_one_of_several_images_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds 3 images") as caught:
         archive.resolve("")
     assert caught.value.hint == "add :NAME, one of: alpine:latest, r.example.com/a:1, @2"
-    for name in ("alpine:4", "r.example.com/a", "@3", "@-1", "@x"):
+    for name in ("alpine:4", "r.example.com/a", "@3", "@-1", "@x", "@²", "@" + "9" * 5000):
         with pytest.raises(NotFound, match="has no image") as missing:
             archive.resolve(name)
         assert "alpine:latest, r.example.com/a:1, @2" in missing.value.hint
