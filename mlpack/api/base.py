@@ -26,6 +26,7 @@ from mlpack.model.version import BASE
 from mlpack.oci.descriptor import Descriptor, Platform, Reference
 from mlpack.oci.image import Image
 from mlpack.oci.layer import PACKING
+from mlpack.plan.engines import engine
 from mlpack.project.directory import ProjectDirectory, read_text
 from mlpack.project.patch_releases import find_target
 from mlpack.project.references import FoundImage, find_image, in_registry
@@ -113,6 +114,7 @@ def build(session: Session, request: BuildBase) -> BuiltBase:
                 requirements=requirements,
                 root=project.root,
                 store=project.layout,
+                engine=engine(project.settings.device.engine),
                 stage=_counting(step),
                 held=old.base if old and not upgrade else None,
                 exact=fits and not upgrade,

@@ -17,7 +17,7 @@ from mlpack.base.elf import needs
 from mlpack.base.layer_files import Advance, LayerFile, pack
 from mlpack.base.mmdebstrap import DebianRequest, check_held, unpack
 from mlpack.base.prune_rules import PrunedFiles
-from mlpack.base.source import copy_layers, inspect, open_source, pin
+from mlpack.base.source import check_taken, copy_layers, inspect, open_source, pin
 from mlpack.base.wheels import Interpreter
 from mlpack.interruptions import call_in_threads
 from mlpack.model.lock import (
@@ -32,6 +32,7 @@ from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Platform
 from mlpack.oci.image import Image, build_image, build_index
 from mlpack.oci.layer import PACKING
+from mlpack.plan.engines import EngineRule
 from mlpack.settings.project_settings import BaseSettings
 from mlpack.stores.files import temporary_folder
 from mlpack.stores.store import StagingStore, put_bytes, put_image
@@ -61,6 +62,9 @@ class BaseJob:
     """What relative paths in the settings start from."""
 
     store: StagingStore
+    engine: EngineRule
+    """What devices run: a base that it refuses is not made."""
+
     stage: Callable[[str], None] = lambda _: None
     """Called when one of the :data:`STAGES` of a platform begins, with its name."""
 
@@ -160,6 +164,7 @@ def _platform(job: BaseJob, platform: Platform, pinned: str, advance: Advance) -
             # Copied before it is inspected, so that each byte is fetched once.
             job.stage(f"{platform}: copying the source's layers")
             copied = copy_layers(source, job.store)
+            check_taken(job.engine, job.store, copied, source.text)
             found = inspect(job.store, copied, source.image.env, source.text)
             target = python.WheelTarget(platform, found.interpreter)
             packages, part = _packages(job, target, wheels, advance)

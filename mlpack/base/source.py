@@ -21,9 +21,12 @@ from mlpack.oci import descriptor as media
 from mlpack.oci.conversion import oci_type
 from mlpack.oci.descriptor import WHITEOUT, Descriptor, Platform, Reference
 from mlpack.oci.filesystem import BrokenLayer
-from mlpack.oci.image import Image, Layer
+from mlpack.oci.image import Image, ImageConfig, Layer, build_image
 from mlpack.oci.layer import OPAQUE, Gzip
 from mlpack.oci.reference import on_hub
+from mlpack.oci.unpacking import MAGIC_BYTES, LayerFacts, compression_of
+from mlpack.plan.engines import EngineRule
+from mlpack.plan.refusals import require_taken
 from mlpack.project.references import find_image, in_registry
 from mlpack.stores.store import Corrupt, Readable, StagingStore, verified
 from mlpack.stores.trees import LayerTar, members, open_tar
@@ -164,6 +167,21 @@ class Inspection:
     """File names of all shared libraries in it."""
 
 
+def check_taken(engine: EngineRule, store: Readable, layers: Sequence[Layer], where: str) -> None:
+    """Raise :class:`~mlpack.plan.refusals.NotTaken` if devices' engine refuses one of ``layers``.
+
+    Their compression is told by their first bytes; what they hold is not read.
+    """
+    facts = []
+    for layer in layers:
+        with store.open(layer.descriptor) as blob:
+            facts.append(LayerFacts(compression=compression_of(blob.read(MAGIC_BYTES))))
+    image = build_image(ImageConfig(platform=Platform("linux", "")), layers)
+    way = "copy the image with gzip layers first: "
+    way += "skopeo copy --dest-compress-format gzip FROM oci:DIR:TAG"
+    require_taken(where, engine.refusals(image, facts=facts), way=way)
+
+
 def inspect(
     store: Readable, layers: Sequence[Layer], env: Mapping[str, str], where: str
 ) -> Inspection:
@@ -198,12 +216,6 @@ def inspect(
 @contextmanager
 def _archive(store: Readable, layer: Layer) -> Iterator[LayerTar]:
     """Open a layer's tar, verified and bounded; raise :class:`UnreadableSource` if that fails."""
-    if layer.descriptor.media_type in media.ZSTD_LAYERS:
-        raise UnreadableSource(
-            f"layer {layer.digest.short} is zstd, which Docker 20.10 cannot unpack",
-            hint="copy the image with gzip layers first: "
-            "skopeo copy --dest-compress-format gzip FROM oci:DIR:TAG",
-        )
     try:
         with open_tar(store, layer) as archive:
             yield archive

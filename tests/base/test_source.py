@@ -15,6 +15,7 @@ from mlpack.base.source import (
     Inspection,
     NoPython,
     UnreadableSource,
+    check_taken,
     copy_layers,
     inspect,
     open_source,
@@ -23,6 +24,8 @@ from mlpack.errors import MlpackError
 from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Descriptor, Digest
 from mlpack.oci.image import Image, ImageConfig, Layer, build_image
+from mlpack.plan.engines import engine
+from mlpack.plan.refusals import NotTaken
 from mlpack.stores.layout import LayoutStore
 from mlpack.stores.store import put_bytes, put_image, verified
 from mlpack.stores.trees import LayerTooLarge
@@ -85,12 +88,15 @@ def test_images_without_a_usable_python_are_refused(files: dict[str, bytes], mes
     assert "debian:bookworm" in refused.value.hint
 
 
-def test_zstd_layers_are_refused() -> None:
+@pytest.mark.parametrize("kind", [media.LAYER_ZSTD, media.LAYER_GZIP])
+def test_a_layer_that_devices_cannot_unpack_is_refused(kind: str) -> None:
     store = MemoryStore()
-    blob = put_bytes(store, b"\x28\xb5\x2f\xfd", media.LAYER_ZSTD)
-    image = build_image(ImageConfig(platform=AMD64), [Layer(blob, Digest.of(b"x"))])
-    with pytest.raises(UnreadableSource, match="zstd"):
-        look(store, image)
+    blob = put_bytes(store, b"\x28\xb5\x2f\xfd", kind)
+    layers = [Layer(blob, Digest.of(b"x"))]
+    with pytest.raises(NotTaken, match=r"^oci:x: Docker 20.10.24 refuses .* is zstd") as refused:
+        check_taken(engine("moby"), store, layers, "oci:x")
+    assert "gzip" in refused.value.hint
+    check_taken(engine("containerd"), store, layers, "oci:x")
 
 
 def test_a_damaged_layer_is_refused() -> None:

@@ -256,6 +256,7 @@ def _settings(folder: Path, port: int, certificate: Certificate | None) -> str:
         f"  addr: 127.0.0.1:{port}",
         # Without a secret of its own, two on one folder would not read each other's uploads.
         "  secret: for-tests",
+        "validation: {manifests: {urls: {allow: ['^https://example\\.invalid/']}}}",
     ]
     if certificate:
         lines.append(f"  tls: {{certificate: {certificate.chain}, key: {certificate.key}}}")

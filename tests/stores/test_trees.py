@@ -288,7 +288,8 @@ def on_disk(root: Path) -> dict[str, FileNode]:
     """What somebody else unpacked, as a tree."""
     found: dict[str, FileNode] = {}
     inodes: dict[int, list[str]] = {}
-    for path in sorted(root.rglob("*")):
+    # overlayfs lists the whiteouts of a directory in whose place there was a symlink.
+    for path in (each for each in sorted(root.rglob("*")) if os.path.lexists(each)):
         name, status = str(path.relative_to(root)), path.lstat()
         found[name] = _found(path, status)
         if not stat.S_ISDIR(status.st_mode):
