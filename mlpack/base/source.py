@@ -24,12 +24,12 @@ from mlpack.oci.filesystem import BrokenLayer
 from mlpack.oci.image import Image, ImageConfig, Layer, build_image
 from mlpack.oci.layer import OPAQUE, Gzip
 from mlpack.oci.reference import on_hub
-from mlpack.oci.unpacking import MAGIC_BYTES, LayerFacts, compression_of
+from mlpack.oci.unpacking import LayerFacts
 from mlpack.plan.engines import EngineRule
 from mlpack.plan.refusals import require_taken
 from mlpack.project.references import find_image, in_registry
 from mlpack.stores.store import Corrupt, Readable, StagingStore, verified
-from mlpack.stores.trees import LayerTar, members, open_tar
+from mlpack.stores.trees import LayerTar, layer_compression, members, open_tar
 
 if TYPE_CHECKING:
     from mlpack.registry.repository import Registries
@@ -172,10 +172,7 @@ def check_taken(engine: EngineRule, store: Readable, layers: Sequence[Layer], wh
 
     Their compression is told by their first bytes; what they hold is not read.
     """
-    facts = []
-    for layer in layers:
-        with store.open(layer.descriptor) as blob:
-            facts.append(LayerFacts(compression=compression_of(blob.read(MAGIC_BYTES))))
+    facts = [LayerFacts(compression=layer_compression(store, layer)) for layer in layers]
     image = build_image(ImageConfig(platform=Platform("linux", "")), layers)
     way = "copy the image with gzip layers first: "
     way += "skopeo copy --dest-compress-format gzip FROM oci:DIR:TAG"

@@ -31,7 +31,7 @@ def layer_facts(store: Readable, image: Image, rule: EngineRule) -> tuple[LayerF
         return ()
     from mlpack.stores.trees import read_tree
 
-    return read_tree(store, image.layers, unpacking=rule.support.unpacking).facts
+    return read_tree(store, image.layers, unpacking=rule.support.unpacking).lasting_facts
 
 
 def found_refusals(rule: EngineRule, found: FoundImage) -> tuple[Refusal, ...]:

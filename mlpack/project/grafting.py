@@ -18,7 +18,7 @@ from mlpack.plan.transfer import Transfer, transfer
 from mlpack.project.references import FoundImage
 from mlpack.stores.files import temporary_folder
 from mlpack.stores.layout import LayoutStore
-from mlpack.stores.trees import LayeredTree, copy_contents, read_tree
+from mlpack.stores.trees import LayeredTree, copy_contents, layer_compression, read_tree
 
 Advance = Callable[[int], None]
 """Progress callback; called with the bytes of each layer that was read."""
@@ -96,8 +96,12 @@ def _read(
     chains = zip(old.image.chain_ids, new.image.chain_ids, strict=False)
     shared = len([ours for ours, theirs in chains if ours == theirs])
     bottom = add(new, new.image.layers[:shared], LayeredTree())
+    # The same tars, perhaps packed otherwise.
+    packed = (layer_compression(old.store, layer) for layer in old.image.layers[:shared])
+    each = zip(bottom.facts, packed, strict=True)
+    olds = replace(bottom, facts=tuple(replace(fact, compression=kind) for fact, kind in each))
     return (
-        add(old, old.image.layers[shared:], bottom),
+        add(old, old.image.layers[shared:], olds),
         add(new, new.image.layers[shared:], bottom),
     )
 
@@ -185,8 +189,8 @@ def choose_taken(made: Grafted, new: Image, cheaper: GraftDecision) -> GraftDeci
     from these to NEW. Raises :class:`~mlpack.plan.refusals.NotTaken` if it takes neither.
     """
     rule = made.engine
-    theirs = rule.refusals(new, facts=made.after.facts)
-    found = rule.refusals(made.image, facts=made.before.facts)
+    theirs = rule.refusals(new, facts=made.after.lasting_facts)
+    found = rule.refusals(made.image, facts=made.before.lasting_facts)
     ours = tuple(each for each in found if each.effect == "refused")
     told = replace(
         cheaper,

@@ -248,6 +248,13 @@ class LayeredTree:
     facts: tuple[LayerFacts, ...] = ()
     """One per layer, for that engine."""
 
+    @property
+    def lasting_facts(self) -> tuple[LayerFacts, ...]:
+        """The facts without what layers above have mended: a graft mends OLD's layers."""
+        if self.shown is not self.tree and self.shown == self.tree:
+            return tuple(replace(each, altered=()) for each in self.facts)
+        return self.facts
+
 
 def read_tree(
     store: Readable,
@@ -269,14 +276,15 @@ def read_tree(
             changes = tuple(_changes(archive, len(found.layers), limits))
         shown: Tree
         shown = tree = apply(found.tree, changes)
-        facts = LayerFacts(compression=_compression(store, layer))
+        facts = LayerFacts(compression=layer_compression(store, layer))
         if unpacking is not None:
             shown, facts = _unpacked(found, tree, changes, facts, unpacking)
         found = LayeredTree((*found.layers, (store, layer)), tree, shown, (*found.facts, facts))
     return found
 
 
-def _compression(store: Readable, layer: Layer) -> Compression:
+def layer_compression(store: Readable, layer: Layer) -> Compression:
+    """Tell the compression of a layer's blob by its first bytes; the others are not read."""
     with store.open(layer.descriptor) as blob:
         return compression_of(blob.read(MAGIC_BYTES))
 

@@ -166,6 +166,17 @@ def test_a_graft_leads_from_the_files_that_devices_have_of_old(
     made = shown(store, "graft", name)
     assert made.shown == shown(store, "new", name).tree
     assert made.shown["lnk"].kind == "symlink"
+    done = run("--json", "diff", *(f"oci:{store.root}:{each}" for each in ("old", "graft")))
+    assert json.loads(done.stdout)["refusals"] == []
+
+
+def test_an_old_image_packed_otherwise_is_taken_as_devices_have_it(store: LayoutStore) -> None:
+    add(store, "old", BELOW)
+    add(store, "new", BELOW, kind=media.LAYER_ZSTD, packing=zstandard.compress)
+    said = graft(store)
+    assert (said["strategy"], said["layer"]) == ("graft", None)
+    made = find_image(None, f"oci:{store.root}:graft", AMD64).image
+    assert engine("moby").refusals(made) == ()
 
 
 def test_nothing_is_published_where_an_engine_takes_neither(store: LayoutStore) -> None:
