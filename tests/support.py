@@ -5,7 +5,9 @@ from __future__ import annotations
 import atexit
 import io
 import os
+import random
 import shutil
+import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -63,6 +65,38 @@ def lasting_folder() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="mlpack-tests-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
+
+
+PORTS = range(20_000, 32_768)
+"""Below the ports that the kernel gives to connections and to servers that ask for any."""
+
+_CLAIMED: list[socket.socket] = []
+
+
+def free_port() -> int:
+    """A port of the loopback address that stays this process's own until it ends.
+
+    Its server may start later, or again: meanwhile no connection gets the port as its own end, no
+    server that asks for any, and no other test process, which would claim the same name.
+    """
+    while True:
+        port = random.choice(PORTS)
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0mlpack-tests-port-{port}")
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            claim.close()
+            continue
+        _CLAIMED.append(claim)
+        return port
+
+
+@atexit.register
+def _release_ports() -> None:
+    for each in _CLAIMED:
+        each.close()
 
 
 def layer(name: str, size: int = 1000) -> Layer:

@@ -24,9 +24,8 @@ from tests.azure.rollouts import GO, GROUP, failing, operator
 from tests.cli.test_registry import serving as registry_serving
 from tests.cli.test_serve import serving
 from tests.command_schemas import NAMES, schema, validator
-from tests.e2e.engines import free_port
 from tests.registry.registry import running
-from tests.support import dense_onnx, make_project, run, tiny_onnx
+from tests.support import dense_onnx, free_port, make_project, run, tiny_onnx
 
 Documents = Iterator[tuple[str, Any]]
 

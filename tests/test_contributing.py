@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.engines import free_port
-from tests.support import make_project, released_project
+from tests.support import free_port, make_project, released_project
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 EXAMPLES = dict(
@@ -52,7 +51,7 @@ def python(copy: Path, *args: str | Path) -> str:
         cwd=copy,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -510,7 +510,7 @@ class Killer:
         )
         self._pid = child.pid
         try:
-            child.communicate(timeout=60)
+            child.communicate(timeout=180)
         finally:
             self._pid = 0
             child.kill()

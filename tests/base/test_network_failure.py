@@ -20,6 +20,7 @@ from mlpack.base.python import NoPackages, WheelTarget, resolve
 from mlpack.base.wheels import Interpreter
 from mlpack.oci.descriptor import Platform
 from tests.base.doubles import World
+from tests.support import free_port
 
 TARGET = WheelTarget(Platform("linux", "amd64"), Interpreter("python", (3, 11), 36, "opt"))
 
@@ -95,13 +96,6 @@ def self_signed(path: Path, *, days: int) -> Path:
     )
     path.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
     return path
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
 
 
 def test_a_port_that_nobody_listens_on(monkeypatch: pytest.MonkeyPatch) -> None:

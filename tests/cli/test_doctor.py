@@ -13,9 +13,8 @@ from mlpack.api import doctor as api
 from mlpack.api.doctor import Check, Diagnosis, find_program, free_bytes
 from mlpack.project.directory import ProjectDirectory
 from mlpack.stores.integrity import missing_blobs, validate
-from tests.e2e.engines import free_port
 from tests.registry.registry import PASSWORD, USER, running
-from tests.support import make_project, run, session
+from tests.support import free_port, make_project, run, session
 
 
 def states(done: Result) -> dict[str, str]:

@@ -53,7 +53,7 @@ def serving(*args: str) -> Iterator[tuple[dict[str, Any], subprocess.Popen[str]]
             yield json.loads(text), process
         finally:
             process.terminate()
-            process.wait(timeout=20)
+            process.wait(timeout=60)
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_it_serves_the_projects_releases_until_it_is_asked_to_end(
             with urllib.request.urlopen(f"http://{answer['address']}/v2/fan/tags/list") as found:
                 assert json.load(found) == {"name": "fan", "tags": ["1"]}
             process.send_signal(ended_by)
-            assert process.wait(timeout=20) == 130
+            assert process.wait(timeout=60) == 130
             assert process.stderr
             assert process.stderr.read() == ""
 
@@ -111,7 +111,7 @@ def test_a_cut_upload_goes_on_where_it_broke(tmp_path: Path) -> None:
 
 def _stands(place: str, wanted: int) -> int:
     """Where the upload stands, once the server has seen that the connection is gone."""
-    deadline, stands = time.monotonic() + 20, 0
+    deadline, stands = time.monotonic() + 60, 0
     while stands < wanted and time.monotonic() < deadline:
         with urllib.request.urlopen(place) as seen:
             stands = int(seen.headers["range"].partition("-")[2]) + 1
@@ -136,7 +136,7 @@ def test_tls_and_a_user(tmp_path: Path) -> None:
         with urllib.request.urlopen(request, context=trusted) as found:
             assert found.status == 200
         process.terminate()
-        said = process.communicate(timeout=20)
+        said = process.communicate(timeout=60)
     assert "only I know" not in "".join(said)
 
 
@@ -151,7 +151,7 @@ def test_beyond_this_machine_strangers_do_not_push(tmp_path: Path) -> None:
             urllib.request.urlopen(push)
         refused.value.close()
         process.terminate()
-        assert "pushes are refused; give a --user" in process.communicate(timeout=20)[1]
+        assert "pushes are refused; give a --user" in process.communicate(timeout=60)[1]
 
 
 @pytest.mark.parametrize(
@@ -329,7 +329,7 @@ def test_an_upload_over_a_restart_is_begun_again(tmp_path: Path) -> None:
             if before < 10_000_000 <= most:
                 there_again.clear()
                 first.kill()
-                first.wait(timeout=20)
+                first.wait(timeout=60)
                 stack.enter_context(serving(*store, "--port", port))
                 there_again.set()
 

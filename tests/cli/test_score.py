@@ -21,11 +21,10 @@ from mlpack.cli.main import cli
 from mlpack.model.answer import meaning, shown
 from mlpack.model.sample import NotAnInput, recognise
 from mlpack.project.scoring_client import RequestTiming
-from tests.e2e.engines import free_port
 from tests.runtime.models import texts
 from tests.runtime.support import FAN, PICTURE, release, serving
 from tests.runtime.test_form import columns
-from tests.support import make_project, run, tiny_onnx
+from tests.support import free_port, make_project, run, tiny_onnx
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,7 @@ import pytest
 
 from mlpack.installation import install_command
 from mlpack.project.directory import ProjectDirectory
-from tests.e2e.engines import free_port
-from tests.support import make_project, run, tiny_onnx
+from tests.support import free_port, make_project, run, tiny_onnx
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SCRIPT = """

@@ -15,9 +15,9 @@ from pathlib import Path
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-from tests.support import unavailable
+from tests.support import free_port, unavailable
 
-START_SECONDS = 20
+START_SECONDS = 60
 PROGRAM = "/usr/sbin/mosquitto"
 
 
@@ -97,13 +97,6 @@ def client(
     finally:
         made.disconnect()
         made.loop_stop()
-
-
-def free_port() -> int:
-    """A port of the loopback address that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:

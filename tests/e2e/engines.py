@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -69,13 +68,6 @@ def needs(*programs: str) -> None:
     for program in programs:
         if shutil.which(program, path="/usr/sbin:/usr/bin:/sbin:/bin") is None:
             unavailable(f"{program} is not installed")
-
-
-def free_port() -> int:
-    """A port of the loopback address that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 _CHROOT = """

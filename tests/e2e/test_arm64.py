@@ -21,9 +21,8 @@ import pytest
 from mlpack.oci.image import Image
 from mlpack.project.directory import ProjectDirectory
 from mlpack.project.references import find_image
-from tests.e2e.engines import free_port
 from tests.examples.fan import EXAMPLE, expected, real_readings, trained
-from tests.support import ARM64, run, unavailable
+from tests.support import ARM64, free_port, run, unavailable
 
 pytestmark = pytest.mark.e2e
 

@@ -19,10 +19,11 @@ import numpy.typing as npt
 import paho.mqtt.client as paho
 import pytest
 
-from tests.doubles.mosquitto import client, free_port, mosquitto
+from tests.doubles.mosquitto import client, mosquitto
 from tests.e2e.engines import needs, run
 from tests.examples.fan import FIELDS, expected, fan_release, real_readings
 from tests.registry.registry import certificate
+from tests.support import free_port
 
 pytestmark = pytest.mark.e2e
 
@@ -113,7 +114,7 @@ def test_no_reading_is_lost_when_the_predictor_is_killed_and_the_broker_restarts
             until(lambda: len(seen) == 900, release)
             assert accuracy_over_http(port, readings[:200]) == labels[:200]
             second.send_signal(signal.SIGTERM)
-            assert second.wait(20) == 0
+            assert second.wait(60) == 0
     assert [set(seen[str(number)]) for number in range(900)] == [{label} for label in labels]
 
 
@@ -146,7 +147,7 @@ def test_sigterm_finishes_what_is_in_work_and_leaves_the_rest_to_the_next(tmp_pa
                 target = min(600, len(seen) + 250)
                 until(lambda target=target: len(seen) >= target, release)  # type: ignore[misc]
                 process.send_signal(signal.SIGTERM)
-                ends.append(process.wait(20))
+                ends.append(process.wait(60))
         assert set(ends) == {0}
         # In work when the signal came, finished and acknowledged: nothing was predicted twice.
         assert all(len(each) == 1 for each in seen.values())

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.console_blocks import CHECKOUT, commands, run_commands
-from tests.e2e.engines import free_port, needs
+from tests.e2e.engines import needs
+from tests.support import free_port
 
 PAGE = CHECKOUT / "docs" / "start" / "first-hour.md"
 

@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from mlpack.project.directory import ProjectDirectory
-from tests.e2e.engines import Podman, free_port, run
+from tests.e2e.engines import Podman, run
+from tests.support import free_port, tiny_onnx
 from tests.support import run as mlpack
-from tests.support import tiny_onnx
 
 pytestmark = pytest.mark.e2e
 

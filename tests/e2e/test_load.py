@@ -11,9 +11,9 @@ import pytest
 
 from mlpack.project.directory import ProjectDirectory
 from tests.command_schemas import validator
-from tests.e2e.engines import Docker, Podman, free_port, run
+from tests.e2e.engines import Docker, Podman, run
+from tests.support import free_port, tiny_onnx
 from tests.support import run as mlpack
-from tests.support import tiny_onnx
 
 pytestmark = pytest.mark.e2e
 

@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,10 +25,10 @@ from PIL import Image
 
 from mlpack.iotedge.module import confining_options
 from mlpack.project.directory import ProjectDirectory
-from tests.e2e.engines import Docker, free_port, run
+from tests.e2e.engines import Docker, run
 from tests.examples.conftest import EXAMPLES, ZOO, load
 from tests.examples.fan import trained
-from tests.support import require
+from tests.support import free_port, require
 from tests.support import run as mlpack
 
 pytestmark = pytest.mark.e2e
@@ -318,12 +317,10 @@ def test_no_accepted_request_is_lost_when_it_is_stopped(
         for _ in range(200):
             assert clients.answered.acquire(timeout=30)
         # As edgeAgent stops a module; Kubernetes gives it longer.
-        begun = time.monotonic()
         run(*engine.command("stop", "-t", "10", container))
-        took = time.monotonic() - begun
         clients.join()
         status = run(*engine.command("inspect", "-f", "{{.State.ExitCode}}", container))
-    assert (status, took < 10) == ("0", True)
+    assert status == "0", "it ended by itself: a killed one has 137"
     assert clients.ends["200"] > 200
     assert set(clients.ends) - set(clients.lost) == {"200"}
     assert clients.lost == {}

@@ -70,7 +70,7 @@ def text(browser: WebDriver, selector: str) -> str:
 def wait(browser: WebDriver, selector: str, words: str) -> None:
     """Until what is at ``selector`` says ``words``."""
     # The page may replace an element between finding and reading it.
-    WebDriverWait(browser, 20, ignored_exceptions=[StaleElementReferenceException]).until(
+    WebDriverWait(browser, 60, ignored_exceptions=[StaleElementReferenceException]).until(
         lambda _: any(
             words in each.text for each in browser.find_elements(By.CSS_SELECTOR, selector)
         ),

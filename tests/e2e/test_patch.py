@@ -21,11 +21,11 @@ from mlpack.plan.transfer import PullDiff, diff_pull
 from mlpack.project.directory import ProjectDirectory
 from mlpack.project.references import find_image
 from tests.e2e.conftest import scratch
-from tests.e2e.engines import Containerd, Docker, Podman, free_port, run
+from tests.e2e.engines import Containerd, Docker, Podman, run
 from tests.e2e.situations import LATENCY, RULES
 from tests.e2e.test_container import Service
 from tests.e2e.wire import Count, CountingProxy, DockerRegistry
-from tests.support import dense_onnx
+from tests.support import dense_onnx, free_port
 from tests.support import run as mlpack
 
 pytestmark = pytest.mark.e2e

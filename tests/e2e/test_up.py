@@ -21,10 +21,10 @@ from mlpack.project.directory import ProjectDirectory
 from tests.cli.test_registry import serving
 from tests.command_schemas import validator
 from tests.e2e.conftest import scratch
-from tests.e2e.engines import Docker, compose_config, free_port, needs, run, trixie
+from tests.e2e.engines import Docker, compose_config, needs, run, trixie
 from tests.examples.fan import EXAMPLE, trained
+from tests.support import free_port, tiny_onnx
 from tests.support import run as mlpack
-from tests.support import tiny_onnx
 
 pytestmark = pytest.mark.e2e
 

@@ -13,10 +13,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.e2e.engines import free_port, needs, run
-from tests.support import lasting_folder, unavailable
+from tests.e2e.engines import needs, run
+from tests.support import free_port, lasting_folder, unavailable
 
-START_SECONDS = 20
+START_SECONDS = 60
 LEAF_BYTES, INTERMEDIATE_BYTES = 1228, 795
 """DER bytes of the chain :data:`mlpack.plan.engines.PER_CONNECTION` was measured with."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import socket
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from mlpack.oci.descriptor import Digest, canonical, parse
 from mlpack.project.directory import ModelStore, ProjectDirectory
 from mlpack.project.importers.code import Code, read_code
 from mlpack.project.importers.source import UnreadableModel
-from tests.support import make_project, run, tiny_onnx
+from tests.support import free_port, make_project, run, tiny_onnx
 
 ENDS = "def init(): ...\ndef run(data): return data\n"
 
@@ -309,9 +308,9 @@ def served(project_root: Path) -> tuple[str, str]:
     assert done.exit_code == 0, done.stderr
     layout = ProjectDirectory.find(project_root).layout
     made = ModelStore(layout).get("fan")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with runtime(layout, made, port=port, environment=dict(os.environ), seconds=60) as started:
+    with runtime(
+        layout, made, port=free_port(), environment=dict(os.environ), seconds=60
+    ) as started:
         request = urllib.request.Request(
             f"{started.address}/score",
             b'{"data": [1, 2]}',

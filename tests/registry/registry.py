@@ -11,19 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support import require, unavailable
+from tests.support import free_port, require, unavailable
 
 PROGRAM = Path("/usr/bin/docker-registry")
 USER, PASSWORD = "edge", "s3cret-word"
 _BCRYPT = "$2b$04$6uNWvefSOM1auNqMsKFyGuj0dBHXKmRPODDQykyjNMfayv3Y/wpFC"
-START_SECONDS = 20
-
-
-def free_port() -> int:
-    """A port of the loopback address that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+START_SECONDS = 60
 
 
 @dataclass(frozen=True)

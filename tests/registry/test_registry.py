@@ -31,9 +31,9 @@ from mlpack.stores.layout import LayoutStore
 from mlpack.stores.store import Corrupt, NotFound, put_bytes, put_image, read
 from tests.doubles.memory_store import MemoryStore
 from tests.registry.faulty import Fault, Faulty, faulty
-from tests.registry.registry import PASSWORD, USER, Registry, free_port, running
+from tests.registry.registry import PASSWORD, USER, Registry, running
 from tests.registry.serve.server import listening
-from tests.support import AMD64, real_layer
+from tests.support import AMD64, free_port, real_layer
 
 BLOB = os.urandom(3_000_000)
 TARGET = Descriptor.of(BLOB, media.LAYER_TAR)

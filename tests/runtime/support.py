@@ -19,6 +19,7 @@ import httpx
 from mlpack.runtime.http.app import application
 from mlpack.runtime.scoring_service import ScoringService
 from mlpack.runtime.settings import RuntimeSettings
+from tests.support import free_port
 
 FAN = """
 import json
@@ -113,9 +114,7 @@ def ask(
 @contextmanager
 def serving(folder: Path, settings: Mapping[str, str] | None = None) -> Iterator[str]:
     """The release in ``folder`` in a process of its own, with ``settings``; its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     # A module in this process leaves there what its own scripts must find.
     own = {k: v for k, v in os.environ.items() if not k.startswith(("AML_", "AZUREML_", "MLPACK_"))}
     environment = {

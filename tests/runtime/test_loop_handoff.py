@@ -16,7 +16,7 @@ from mlpack.runtime.identity import ModelIdentity
 from mlpack.runtime.scorer import Payload
 from mlpack.runtime.scoring_service import ScoringService
 from mlpack.runtime.settings import RuntimeSettings
-from tests.runtime.test_scoring_service import Scorer
+from tests.runtime.test_scoring_service import HELD, Scorer
 
 USUAL = RuntimeSettings()
 
@@ -42,7 +42,7 @@ def service(
         yield found
     finally:
         found.close()
-        worker.join(10)
+        worker.join(HELD)
         assert not worker.is_alive()
 
 
@@ -52,7 +52,10 @@ async def together(found: ScoringService, contents: Iterable[bytes]) -> list[obj
     return list(await asyncio.gather(*made, return_exceptions=True))
 
 
-def test_requests_of_one_moment_are_answered_in_one() -> None:
+def test_requests_of_one_moment_are_answered_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    # On a busy machine short runs look long, and are not waited for as long.
+    monkeypatch.setattr("mlpack.runtime.worker._SHORT_SECONDS", HELD)
+    monkeypatch.setattr("mlpack.runtime.loop_handoff._PATIENCE_SECONDS", HELD)
     turns = 0
 
     async def main(found: ScoringService) -> list[object]:
@@ -74,7 +77,7 @@ def test_a_long_run_keeps_nobody_else_waiting() -> None:
 
     def run(content: bytes) -> bytes:
         if content == b"hold":
-            gate.wait(10)
+            gate.wait(HELD)
         return content
 
     async def main(found: ScoringService) -> None:
@@ -83,10 +86,8 @@ def test_a_long_run_keeps_nobody_else_waiting() -> None:
             first = asyncio.ensure_future(found.score(Payload(content=b"0")))
             long = asyncio.ensure_future(found.score(Payload(content=b"hold")))
             # The first is scored in the same batch, and answered while the second is scored.
-            start = time.perf_counter()
             assert await first == b"0"
             await asyncio.sleep(0)
-            assert time.perf_counter() - start < 1
             assert not long.done()
             assert found.live
             waiting = [
@@ -102,28 +103,47 @@ def test_a_long_run_keeps_nobody_else_waiting() -> None:
         asyncio.run(main(found))
 
 
-def test_the_loop_does_not_wait_for_runs_that_are_usually_long() -> None:
+def test_the_loop_does_not_wait_for_runs_that_are_usually_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mlpack.runtime.loop_handoff._PATIENCE_SECONDS", HELD)
+    gate = threading.Event()
+
+    def run(content: bytes) -> bytes:
+        if content == b"hold":
+            assert gate.wait(HELD), "the loop did not turn while the model ran"
+            return content
+        return slept(content)
+
     async def main(found: ScoringService) -> None:
         for _ in range(20):
             await found.score(Payload(content=b"0.01"))
-        turns = 0
-        long = asyncio.ensure_future(found.score(Payload(content=b"0.1")))
-        while not long.done():
+        long = asyncio.ensure_future(found.score(Payload(content=b"hold")))
+        for _ in range(10):
             await asyncio.sleep(0)
-            turns += 1
-        assert turns > 10, "of the loop, while the model runs"
+            assert not long.done()
+        gate.set()
+        assert await long == b"hold"
 
-    with service() as found:
+    with service(run) as found:
         asyncio.run(main(found))
 
 
 def test_who_takes_too_long_is_told_so_and_the_next_is_scored() -> None:
+    gate = threading.Event()
+
+    def run(content: bytes) -> bytes:
+        if content == b"hold":
+            gate.wait(HELD)  # not the main thread: not interrupted
+        return content
+
     async def main(found: ScoringService) -> None:
         with pytest.raises(ScoringTimeout):
-            await found.score(Payload(content=b"0.35"))  # not the main thread: not interrupted
+            await found.score(Payload(content=b"hold"))
+        gate.set()
         assert await found.score(Payload(content=b"0")) == b"0"
 
-    with service(settings=RuntimeSettings(timeout=0.2)) as found:
+    with service(run, RuntimeSettings(timeout=1.5)) as found:
         asyncio.run(main(found))
 
 
@@ -133,14 +153,14 @@ def test_short_runs_are_not_refused_for_coming_at_once() -> None:
     def run(content: bytes) -> bytes:
         if content == b"hold":
             busy.set()
-            gate.wait(10)
+            gate.wait(HELD)
         return content
 
     async def main(found: ScoringService) -> None:
         assert await together(found, [b"0"] * 100) == [b"0"] * 100
         # Unlike those behind a long one.
         long = asyncio.ensure_future(found.score(Payload(content=b"hold")))
-        await asyncio.to_thread(busy.wait, 5)
+        assert await asyncio.to_thread(busy.wait, HELD)
         waiting = asyncio.ensure_future(together(found, [b"0"] * 10))
         await asyncio.sleep(0.05)
         assert found.depth == 4
@@ -191,11 +211,11 @@ def test_every_request_is_answered_whatever_comes(seed: int) -> None:
     async def main(found: ScoringService) -> None:
         for _ in range(150):
             asked = [chosen.choice(lengths) for _ in range(chosen.randint(1, 20))]
-            assert await asyncio.wait_for(together(found, asked), 20) == asked
+            assert await asyncio.wait_for(together(found, asked), HELD) == asked
 
     with service(settings=RuntimeSettings(queue=1000)) as found:
         aside = threading.Thread(target=ask_aside, args=(found,))
         aside.start()
         asyncio.run(main(found))
-        aside.join(20)
+        aside.join(HELD)
     assert not lost

@@ -6,7 +6,6 @@ import fcntl
 import hashlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,7 +21,7 @@ from mlpack.runtime.settings import NotServable, RuntimeSettings
 from mlpack.tensor_patch import make_patch
 from tests.runtime import models
 from tests.runtime.support import ask, start, started
-from tests.support import tiny_onnx
+from tests.support import free_port, tiny_onnx
 
 OLD, NEW = b"old weights " * 5000, b"old weights " * 4000 + b"new weights " * 1500
 LABELS = b"off\non\n"
@@ -85,12 +84,6 @@ def environ(settings: RuntimeSettings) -> dict[str, str]:
         "MLPACK_HOST": "127.0.0.1",
         "PATH": os.environ["PATH"],
     }
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def files(settings: RuntimeSettings) -> tuple[FileRecord, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import select
 import shutil
 import signal
 import socket
@@ -19,14 +20,9 @@ from typing import Any
 import pytest
 
 from tests.runtime import models
+from tests.support import free_port
 
 RUNTIME = Path(__file__).resolve().parents[2] / "mlpack" / "runtime"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Server:
@@ -37,7 +33,7 @@ class Server:
         self.port = port
         self._log = log
 
-    def connect(self, timeout: float = 20) -> http.client.HTTPConnection:
+    def connect(self, timeout: float = 60) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
 
     def ask(self, path: str = "/score", body: bytes | None = b"{}") -> tuple[int, bytes]:
@@ -120,8 +116,16 @@ def start(tmp_path: Path) -> Iterator[Start]:
         process.wait()
 
 
+def eventually(check: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not check():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 SCRIPT = """
 import time
+from pathlib import Path
 def init(): pass
 def run(data):
     if data == "loop":
@@ -135,6 +139,9 @@ def run(data):
     if data == "interrupt": raise KeyboardInterrupt
     if data == "key": raise KeyError("a secret")
     if data.startswith("for "): time.sleep(float(data[4:]))
+    if data.startswith("until "):
+        Path(data[6:] + ".begun").touch()
+        while not Path(data[6:]).exists(): time.sleep(0.01)
     return data
 """
 
@@ -203,7 +210,8 @@ def test_no_request_ends_it(start: Start) -> None:
 
 @pytest.mark.parametrize("hang", [b"loop", b"sleep", b"swallow"])
 def test_a_script_that_takes_too_long_is_interrupted(hang: bytes, start: Start) -> None:
-    server = start(SCRIPT, MLPACK_TIMEOUT="0.3").wait()
+    # Time enough for a short run of a busy machine.
+    server = start(SCRIPT, MLPACK_TIMEOUT="2").wait()
     assert server.ask(body=hang)[0] == 504
     assert server.ask(body=b"good") == (200, b'"good"')
     assert server.ask("/", None)[0] == 200
@@ -225,7 +233,7 @@ def run(data):
 def test_a_hang_shows_and_does_not_keep_it_from_ending(start: Start) -> None:
     server = start(STUBBORN, MLPACK_TIMEOUT="0.3", MLPACK_GRACE="1").wait()
     assert server.ask(body=b"hang")[0] == 504
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while server.ask("/", None) != (503, b"scoring hangs"):
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -248,19 +256,17 @@ def test_what_is_in_work_is_finished(start: Start) -> None:
     assert server.process.wait(30) == 0
 
 
-def test_health_is_answered_while_a_run_lasts(start: Start) -> None:
+def test_health_is_answered_while_a_run_lasts(start: Start, tmp_path: Path) -> None:
     server = start(SCRIPT).wait()
+    ended = tmp_path / "ended"
     connection = server.connect()
-    connection.request("POST", "/score", b"for 2")
-    pauses = []
+    connection.request("POST", "/score", f"until {ended}")
+    eventually(ended.with_suffix(".begun").exists)
     for _ in range(20):
-        time.sleep(0.05)
-        began = time.perf_counter()
         assert server.ask("/", None) == (200, b"Healthy")
-        pauses.append(time.perf_counter() - began)
-    # The median: other processes of a shared machine may hold up single requests.
-    assert sorted(pauses)[len(pauses) // 2] < 0.1
-    assert connection.getresponse().read() == b'"for 2"'
+    assert select.select([connection.sock], [], [], 0)[0] == [], "it is still running"
+    ended.touch()
+    assert connection.getresponse().status == 200
     connection.close()
     assert server.stop() == 0
 
@@ -268,9 +274,7 @@ def test_health_is_answered_while_a_run_lasts(start: Start) -> None:
 def test_a_second_signal_ends_it_at_once(start: Start) -> None:
     server = start(SCRIPT, MLPACK_DRAIN="100").wait()
     server.process.send_signal(signal.SIGINT)
-    deadline = time.monotonic() + 10
-    while server.ask("/", None) != (503, b"stopping"):
-        assert time.monotonic() < deadline
+    eventually(lambda: server.ask("/", None) == (503, b"stopping"))
     assert server.ask(body=b"still") == (200, b'"still"')
     assert server.stop(signal.SIGINT) == 0
 
@@ -288,6 +292,7 @@ class Load(threading.Thread):
             connection = self._server.connect(5)
             try:
                 connection.connect()
+                connection.sock.settimeout(60)
             except OSError:  # refused, or not taken any more
                 if not self._stopping.is_set():
                     self.lost = "refused while it was serving"
@@ -319,13 +324,12 @@ def test_a_stop_under_load_loses_no_request(sent: str, start: Start) -> None:
     clients = [Load(server, sent, keep, stopping) for keep in (True, False) * 6]
     for client in clients:
         client.start()
-    time.sleep(0.7)
+    eventually(lambda: all(client.answered > 5 or client.lost for client in clients))
     stopping.set()
     assert server.stop() == 0
     for client in clients:
-        client.join(20)
+        client.join(60)
     assert [client.lost for client in clients if client.lost] == []
-    assert all(client.answered > 5 for client in clients)
     answered = sum(client.answered for client in clients)
     assert answered == server.requests()
 
@@ -364,7 +368,7 @@ def peak(server: Server) -> int:
 
 
 def test_a_body_that_never_comes(start: Start) -> None:
-    server = start(SCRIPT, MLPACK_TIMEOUT="0.3").wait()
+    server = start(SCRIPT, MLPACK_TIMEOUT="2").wait()
     head = b"POST /score HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n123"
     with socket.create_connection(("127.0.0.1", server.port), 20) as connection:
         connection.sendall(head)

@@ -28,7 +28,7 @@ def slowly(name):
     try:
         for number in range(1000):
             yield b"%d\\n" % number
-            until = time.monotonic() + 20
+            until = time.monotonic() + 60
             while not (HERE / name).exists() and time.monotonic() < until:
                 time.sleep(0.01)
                 yield b""
@@ -80,7 +80,7 @@ def text(port: int, query: str) -> bytes:
 
 
 def eventually(check: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not check():
         assert time.monotonic() < deadline
         time.sleep(0.02)
