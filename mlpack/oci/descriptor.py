@@ -122,7 +122,7 @@ def parse(content: bytes, where: str) -> Node:
 
 
 def _refuse_constant(text: str) -> object:
-    raise ValueError(f"{text} is no number")
+    raise ValueError(f"{text} is not a number")
 
 
 _SHA256 = re.compile(r"sha256:([0-9a-f]{64})")

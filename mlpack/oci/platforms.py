@@ -4,7 +4,7 @@ containerd's matcher, which Docker uses too, and that of podman and skopeo agree
 exact match first, then what the processor runs as well, from newer to older (``linux/arm/v7``,
 then ``v6``, ``v5``). ``arm64`` is ``arm64/v8``, ``amd64`` is ``amd64/v1``, ``arm`` is ``arm/v7``;
 other images without a variant are the last choice of a device that has one. None was seen to take
-another architecture than it was asked for. ``tests/e2e/test_platforms.py`` asks them.
+another architecture than the one requested. ``tests/e2e/test_platforms.py`` asks them.
 """
 
 from __future__ import annotations

@@ -170,6 +170,22 @@ def test_a_layout_by_whole_name_or_by_digest(tmp_path: Path) -> None:
             find_image(None, f"oci:a:b{text}", directory=tmp_path)
 
 
+def test_what_a_layout_offers_can_be_written_as_it_is_told(tmp_path: Path) -> None:
+    layout = LayoutStore(tmp_path / "oci")
+    for name in ("fan", "a", "b"):
+        made = build_image(ImageConfig(platform=AMD64), [real_layer(layout, {"m": name.encode()})])
+        layout.tag(put_image(layout, made), name)
+    path = layout.root / "index.json"
+    path.write_text(path.read_text().replace('"a"', '"same"').replace('"b"', '"same"'))
+    with pytest.raises(UsageError, match="holds 3 images") as caught:
+        find_image(None, "oci:oci", directory=tmp_path)
+    offered = caught.value.hint.partition("one of: ")[2].split(", ")
+    assert len(offered) == 3
+    for each in offered:
+        text = each if each.startswith("@") else f":{each}"
+        assert find_image(None, f"oci:oci{text}", directory=tmp_path).image.platform == AMD64
+
+
 def test_a_model_version_is_no_image(project: ProjectDirectory) -> None:
     ModelStore(project.layout).describe(
         ModelVersion(name="fan", version="1", framework="onnx", files=())

@@ -55,9 +55,13 @@ def _images(layout: LayoutStore) -> Iterator[Descriptor]:
 
 
 def _offered(layout: LayoutStore) -> str:
-    """What can be written behind the path: tags, and digests of what has none."""
-    names = {each.annotations.get(REF_NAME) or f"@{each.digest}" for each in _images(layout)}
-    return ", ".join(sorted(names)) or "no names"
+    """What can be written behind the path: tags, and digests of what has none of its own."""
+    named: dict[str, set[Digest]] = {}
+    for each in _images(layout):
+        named.setdefault(each.annotations.get(REF_NAME, ""), set()).add(each.digest)
+    own = [name for name, digests in named.items() if name and len(digests) == 1]
+    others = [f"@{digest}" for name in named.keys() - set(own) for digest in named[name]]
+    return ", ".join([*sorted(own), *sorted(others)]) or "no names"
 
 
 def _split(text: str, directory: Path) -> tuple[str, str, str]:
