@@ -19,6 +19,7 @@ from mlpack.project.engine_support import layer_facts
 from mlpack.project.references import FoundImage
 from mlpack.settings.project_settings import DeviceSettings
 from mlpack.stores.bundle import write_bundle
+from mlpack.stores.copy import DigestChange
 from mlpack.stores.records import MODEL, VERSION
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ class WrittenBundle:
     file: Descriptor
     refusals: tuple[Refusal, ...] = ()
     """What the engine unpacks to other files."""
+    converted: DigestChange | None = None
+    """How the image's digest changed, if it did."""
 
     @property
     def command(self) -> str:
@@ -57,6 +60,7 @@ class WrittenBundle:
             "name": made.name,
             "platform": made.image.platform,
             "image": made.image.digest,
+            "converted": self.converted,
             "onto": made.onto,
             "layers": [
                 {"digest": each.digest, "bytes": each.size, "carried": each in made.carried}
@@ -89,7 +93,8 @@ def make(session: Session, request: MakeBundle) -> WrittenBundle:
     read = (*update.new.location, *(update.old.location if update.old else ()))
     with session.output(request.out, *read) as out:
         written = write_bundle(update.new.store, made, out)
-    return WrittenBundle(Path(request.out), made, written, refusals)
+    change = DigestChange.between(update.new.image.descriptor, made.image.descriptor)
+    return WrittenBundle(Path(request.out), made, written, refusals, change)
 
 
 def default_name(project: ProjectDirectory | None, found: FoundImage) -> str:

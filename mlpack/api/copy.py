@@ -15,9 +15,16 @@ from mlpack.model.version import LATEST
 from mlpack.oci.descriptor import Descriptor, Digest, Reference
 from mlpack.project.references import FoundImage, place_module
 from mlpack.registry.counting_transport import Traffic
-from mlpack.stores.copy import CopyOptions, CopyResult, copy, copy_record
+from mlpack.stores.copy import (
+    CopyOptions,
+    CopyResult,
+    DigestChange,
+    copy,
+    copy_record,
+    shown,
+)
 from mlpack.stores.files import OnDisk, OutputIsInput, require_store, same_file
-from mlpack.stores.layout import REF_NAME
+from mlpack.stores.layout import ORIGINAL, REF_NAME
 from mlpack.stores.store import ReferrersUnsupported, Remote, Store
 
 if TYPE_CHECKING:
@@ -33,16 +40,22 @@ class ImageCopy:
     """Where it is: by digest in a registry, by name in a layout."""
 
     target: Descriptor
+    """The image as other tools find it there."""
+
     copied: CopyResult
     traffic: Traffic
     record: Digest | None
     """The identity record that went along, if it is a release and has one."""
+
+    converted: DigestChange | None = None
+    """How its digest changed, if it did."""
 
     def json_members(self) -> Mapping[str, object]:
         """The document of ``mlpack --json copy``."""
         return {
             "reference": self.reference,
             "digest": self.target.digest,
+            "converted": self.converted,
             "record": self.record,
             **copy_members(self.copied, self.traffic),
         }
@@ -52,7 +65,8 @@ def copy_image(session: Session, request: Copy) -> ImageCopy:
     """Copy an image to ``oci:PATH[:TAG]`` or a registry.
 
     An index is copied with all its images. Between repositories of one registry blobs
-    are mounted, and no byte of them moves.
+    are mounted, and no byte of them moves. A layout shows an image with Docker's media types
+    as one with OCI's, under another digest; copied from there, it is the one it was.
     """
     check_target(request.target)
     registries = session.registries
@@ -69,13 +83,21 @@ def copy_image(session: Session, request: Copy) -> ImageCopy:
             record = copy_record(found.store, store, found.target, new=bool(copied.sent))
         if name:
             store.tag(found.target, name)
+    target = shown(store, found.target)
     return ImageCopy(
         reference=reference(store, request.target, found.target),
-        target=found.target,
+        target=target,
+        converted=DigestChange.between(as_shown(found), target),
         copied=copied,
         traffic=registries.traffic.since(before),
         record=record,
     )
+
+
+def as_shown(found: FoundImage) -> Descriptor:
+    """Return what other tools find where mlpack found ``found``."""
+    converted = ORIGINAL in found.target.annotations
+    return shown(found.store, found.target) if converted else found.target
 
 
 def open_target(session: Session, text: str) -> tuple[Store, str]:

@@ -18,7 +18,7 @@ from mlpack.kinds import PLACES
 from mlpack.model.version import AT, LATEST, NONE, parse_name
 from mlpack.oci.descriptor import Descriptor, Platform, Reference
 from mlpack.oci.difference import Difference
-from mlpack.oci.image import Image, Index, Layer, build_index
+from mlpack.oci.image import Image, Index, Layer, build_index, in_oci
 from mlpack.oci.layer import PACKING
 from mlpack.oci.platforms import best, compatible
 from mlpack.plan.engines import DeviceState, EngineRule, Link
@@ -30,7 +30,7 @@ from mlpack.project.ledger import Ledger, ReleaseRecord
 from mlpack.project.references import FoundImage
 from mlpack.project.releases import TagTaken, check_free, name_release
 from mlpack.settings.project_settings import DeviceSettings
-from mlpack.stores.copy import CopyOptions, FirstOf, copy
+from mlpack.stores.copy import CopyOptions, DigestChange, FirstOf, copy, shown
 from mlpack.stores.files import temporary_folder
 from mlpack.stores.layout import LayoutStore
 from mlpack.stores.records import RecordContent
@@ -161,6 +161,10 @@ class PlatformGraft:
         ours = transfer(rule, choice.image, index, state, link)
         return replace(self, choice=replace(choice, graft=ours, new=whole))
 
+    def in_oci(self) -> PlatformGraft:
+        """With OCI's media types: no index has members of both families."""
+        return replace(self, choice=replace(self.choice, image=in_oci(self.choice.image)))
+
     def json_members(self) -> Mapping[str, object]:
         """One member of ``platforms`` in the command's document."""
         layer = self.layer if self.choice.strategy == "graft" else None
@@ -208,12 +212,16 @@ class GraftResult:
     platforms: tuple[PlatformGraft, ...]
     left_out: tuple[LeftOut, ...]
 
+    converted: DigestChange | None = None
+    """How NEW's digest changed where NEW was written to a layout, if it did."""
+
     def json_members(self) -> Mapping[str, object]:
         """The document of ``mlpack --json graft``."""
         return {
             "reference": self.reference,
             "release": self.release or None,
             "digest": self.target.digest,
+            "converted": self.converted,
             "platforms": {each.platform: each for each in self.platforms},
             "left_out": [each.platform for each in self.left_out],
         }
@@ -236,7 +244,6 @@ class _Grafter:
         choice = choose_taken(made, new.image, cheaper)
         if choice.strategy == "graft":
             made.check(self.work)
-        put_image(self.work, choice.image)
         return PlatformGraft(
             old=old.image,
             new=new.image,
@@ -273,23 +280,27 @@ def graft(session: Session, request: Graft) -> GraftResult:
         work = LayoutStore(name / "oci")
         grafter = _Grafter(work, rule, link, step)
         made = tuple(grafter.graft(pair) for pair in pairs)
-        index = _index(made, None if left_out else there.index, rule)
+        made, index = _indexed(made, None if left_out else there.index, rule)
         root = index.descriptor if index else made[0].choice.image.descriptor
+        for each in made:
+            put_image(work, each.choice.image)
         if index:
             put_bytes(work, index.content, root.media_type)
         held = (layer.digest for each in made for layer in each.old.layers)
         mounts = dict.fromkeys(held, here.store.place) if isinstance(here.store, Remote) else {}
         source = FirstOf(work, here.store, there.store)
         copy(source, target.store, root, CopyOptions(mounts=mounts))
-        priced = (each.under(index, there.index, rule, link) for each in made)
+        priced = [each.under(index, there.index, rule, link) for each in made]
+        named = root if target.release else shown(target.store, root)
         done = GraftResult(
             reference=reference(target.store, request.out, root),
             release=target.release,
-            target=root,
-            platforms=tuple(priced),
+            target=named,
+            platforms=tuple(each if named == root else each.in_oci() for each in priced),
             left_out=left_out,
+            converted=DigestChange.between(root, shown(target.store, root)),
         )
-        target.publish(root, _identity(done), _entry(session, done))
+        target.publish(root, _identity(done), _entry(session, done, root))
     return done
 
 
@@ -344,15 +355,21 @@ def _near(found: FoundImage, work: LayoutStore) -> FoundImage:
     return replace(found, store=work)
 
 
-def _index(made: Sequence[PlatformGraft], new: Index | None, rule: EngineRule) -> Index | None:
-    """What names all the images; NEW's own index where each is NEW's and ``rule`` takes it."""
+def _indexed(
+    made: tuple[PlatformGraft, ...], new: Index | None, rule: EngineRule
+) -> tuple[tuple[PlatformGraft, ...], Index | None]:
+    """The images, and what names them; NEW's own index where each is NEW's and ``rule`` takes it.
+
+    No other index has images of both families of media types.
+    """
     if len(made) == 1:
-        return None
+        return made, None
     if new is not None and all(
         each.choice.strategy == "new" and not rule.refusals(each.new, new) for each in made
     ):
-        return new
-    return build_index([each.choice.image for each in made])
+        return made, new
+    made = tuple(each.in_oci() for each in made)
+    return made, build_index([each.choice.image for each in made])
 
 
 def _identity(done: GraftResult) -> dict[str, object]:
@@ -367,13 +384,13 @@ def _identity(done: GraftResult) -> dict[str, object]:
     }
 
 
-def _entry(session: Session, done: GraftResult) -> ReleaseRecord:
+def _entry(session: Session, done: GraftResult, root: Descriptor) -> ReleaseRecord:
     """The ledger's line: of several platforms the first stands for the layer and for OLD."""
     name, _, version = (done.release or done.reference).rpartition(":")
     first = done.platforms[0]
     graft = any(each.choice.strategy == "graft" for each in done.platforms)
     return ReleaseRecord(
-        digest=done.target.digest,
+        digest=root.digest,
         name=name,
         version=version,
         model_digest=first.new.digest,

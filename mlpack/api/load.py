@@ -10,6 +10,7 @@ from mlpack.api.bundle import default_name
 from mlpack.engines.engine import Engine, load_image, opened
 from mlpack.plan.bundle import Bundle
 from mlpack.project.references import rebuilt_bytes
+from mlpack.stores.copy import DigestChange
 
 if TYPE_CHECKING:
     from mlpack.api.requests import Load
@@ -25,6 +26,9 @@ class Loaded:
     rebuilt: int = 0
     """Bytes of its model that it makes below /tmp when it starts."""
 
+    converted: DigestChange | None = None
+    """How the image's digest changed, if it did."""
+
     @property
     def name(self) -> str:
         """What the engine calls it."""
@@ -38,6 +42,7 @@ class Loaded:
             "engine": self.engine,
             "platform": image.platform,
             "digest": image.digest,
+            "converted": self.converted,
             "config": image.config_descriptor.digest,
             "layers": len(image.layers),
             "loaded": len(self.bundle.carried),
@@ -59,4 +64,5 @@ def load_into(engine: Engine, session: Session, request: Load) -> Loaded:
     found = session.find(request.image, engine.platform)
     name = request.name or default_name(session.project_if_any, found)
     made = load_image(engine, found.store, found.image, name)
-    return Loaded(engine.program, made, rebuilt_bytes(found))
+    change = DigestChange.between(found.image.descriptor, made.image.descriptor)
+    return Loaded(engine.program, made, rebuilt_bytes(found), change)

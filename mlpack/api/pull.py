@@ -17,7 +17,14 @@ from mlpack.project.ledger import Ledger, ReleaseRecord
 from mlpack.project.references import FoundImage, find_image
 from mlpack.project.releases import TagTaken, record_base, record_strategy
 from mlpack.registry.counting_transport import Traffic
-from mlpack.stores.copy import CopyOptions, CopyResult, copy, copy_record
+from mlpack.stores.copy import (
+    CopyOptions,
+    CopyResult,
+    DigestChange,
+    copy,
+    copy_record,
+    shown,
+)
 from mlpack.stores.records import (
     CONTENT,
     CREATED,
@@ -51,6 +58,9 @@ class PullResult:
     record: Digest | None
     """The release's identity record, if the registry has one."""
 
+    converted: DigestChange | None = None
+    """How its digest differs for other readers of the store, if it does."""
+
     def json_members(self) -> Mapping[str, object]:
         """The document of ``mlpack --json pull``."""
         return {
@@ -58,6 +68,7 @@ class PullResult:
             "name": self.name,
             "release": self.release or None,
             "digest": self.target.digest,
+            "converted": self.converted,
             "record": self.record,
             **copy_members(self.copied, self.traffic),
         }
@@ -68,7 +79,8 @@ def pull(session: Session, request: Pull) -> PullResult:
 
     A release of a model becomes a release of this project; ``name`` gives it,
     or any image, a name in the store instead. Raises :class:`TagTaken` if that name is
-    another image's, before anything is fetched.
+    another image's, before anything is fetched. The store shows other tools an image with
+    Docker's media types as one with OCI's; the project knows it by the digest devices pull.
     """
     project, place = session.project, Reference.parse(request.reference)
     name = check_word(request.name, "name") if request.name else ""
@@ -103,6 +115,7 @@ def pull(session: Session, request: Pull) -> PullResult:
         copied=copied,
         traffic=registries.traffic.since(before),
         record=record,
+        converted=DigestChange.between(found.target, shown(project.layout, found.target)),
     )
 
 

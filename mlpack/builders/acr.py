@@ -19,7 +19,7 @@ from mlpack.builders.context import DOCKERFILE, docker_release, write_context
 from mlpack.errors import MlpackError
 from mlpack.model.version import ModelVersion
 from mlpack.oci.descriptor import Platform, Reference
-from mlpack.oci.image import Image, NotOnBase
+from mlpack.oci.image import Image, NotOnBase, in_oci
 from mlpack.oci.layer import Gzip
 from mlpack.project.releases import BuildFailed, require_one_layer
 from mlpack.stores.layout import LayoutStore
@@ -213,7 +213,7 @@ def _digest(run: Run) -> str:
 
 
 def _take(layout: LayoutStore, store: Readable, digest: str, base: Image) -> Image:
-    """Read the image from the registry and keep the layer above the base."""
+    """Read the image from the registry, with OCI's media types; keep the layer above the base."""
     image = read_image(store, store.resolve(digest))
     try:
         require_one_layer(image, base)
@@ -226,4 +226,4 @@ def _take(layout: LayoutStore, store: Readable, digest: str, base: Image) -> Ima
     layer = image.layers[-1].descriptor
     with store.open(layer) as content:
         layout.put(layer, content)
-    return image
+    return in_oci(image)

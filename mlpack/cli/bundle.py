@@ -65,6 +65,7 @@ def make(request: MakeBundle) -> None:
     """
     made = console.project().bundle(request)
     _notes(made, request.onto)
+    console.note_conversion(made.converted)
     console.answer(made, str(request.out))
 
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from mlpack.api.session import Progress as Report
     from mlpack.registry.counting_transport import Traffic
     from mlpack.render.document import Block
-    from mlpack.stores.copy import CopyResult
+    from mlpack.stores.copy import CopyResult, DigestChange
 
 
 @dataclass(slots=True)
@@ -292,6 +292,15 @@ def moved(copied: CopyResult, traffic: Traffic, verb: str = "sent") -> str:
     if traffic.requests:
         parts.append(f"{traffic.requests} requests, {size(traffic.total)} over the network")
     return ", ".join(parts)
+
+
+def note_conversion(change: DigestChange | None) -> None:
+    """Say how an image's digest changed, if it did."""
+    if change:
+        note(
+            f"the digest changed from {change.before} to {change.after}: in a layout an image has "
+            "OCI's media types, in a registry it keeps Docker's"
+        )
 
 
 class Bars:

@@ -26,8 +26,10 @@ def copy(request: Copy) -> None:
     FROM is NAME[:VERSION], base, oci:PATH[:TAG], docker-archive:PATH[:NAME],
     oci-archive:PATH[:NAME] or an image in a registry; TO is oci:PATH[:TAG] or a
     repository. Only what TO lacks moves, and nothing at all between repositories of one
-    registry. Prints where the image is.
+    registry. A layout names an image with OCI's media types; one with Docker's gets another
+    digest there, and its own back in a registry. Prints where the image is.
     """
     moved = console.project().copy(request)
     console.note(console.moved(moved.copied, moved.traffic, "copied"))
+    console.note_conversion(moved.converted)
     console.answer(moved, moved.reference)

@@ -52,6 +52,7 @@ def graft(request: Graft) -> None:
     for why in dict.fromkeys(each.why for each in made.left_out):
         names = ", ".join(str(each.platform) for each in made.left_out if each.why == why)
         console.note(f"left out, since {why}: {names}")
+    console.note_conversion(made.converted)
     console.answer(made, made.reference)
 
 
@@ -67,7 +68,9 @@ def _notes(made: PlatformGraft, where: str) -> None:
     for each in choice.new_refusals:
         console.note(f"{where}NEW itself was not an option: {each}")
     if choice.strategy == "new":
-        console.note(f"{where}{choice.why}: what was written is NEW, unchanged")
+        same = choice.image.digest == made.new.digest
+        how = "unchanged" if same else f"with OCI's media types ({choice.image.digest})"
+        console.note(f"{where}{choice.why}: what was written is NEW, {how}")
     elif made.layer:
         console.note(f"{where}one layer of {console.size(made.layer.size)} on OLD")
     else:

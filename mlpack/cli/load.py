@@ -33,4 +33,5 @@ def load(request: Load) -> None:
         f"{loaded.engine}: {len(plan.carried)} of {len(plan.image.layers)} layers loaded, "
         f"for {plan.image.platform}"
     )
+    console.note_conversion(loaded.converted)
     console.answer(loaded, loaded.name)

@@ -28,4 +28,5 @@ def pull(request: Pull) -> None:
     pulled = console.project().pull(request)
     moved = console.moved(pulled.copied, pulled.traffic, "received")
     console.note(f"{pulled.release or pulled.name}: {moved}; in the store as {pulled.name}")
+    console.note_conversion(pulled.converted)
     console.answer(pulled, str(pulled.reference))

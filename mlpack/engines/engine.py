@@ -19,7 +19,7 @@ from mlpack.humanize import nearest
 from mlpack.kinds import ENGINE_ALIASES
 from mlpack.oci.descriptor import Digest, Platform, Writable
 from mlpack.oci.image import Image, chain_ids
-from mlpack.plan.bundle import Bundle, lacking
+from mlpack.plan.bundle import Bundle, archived, lacking
 from mlpack.plan.engines import DeviceState
 from mlpack.stores.bundle import write_archive
 from mlpack.stores.files import temporary_folder
@@ -213,6 +213,7 @@ def load_image(
     ``progress`` is called with the numbers of bytes written.
     """
     kept = engine.store
+    image = archived(kept.archive, image)
     has = engine.layer_chains() if kept is ImageStore.GRAPH_DRIVER else frozenset()
     made = Bundle(
         engine=kept.archive,

@@ -2,7 +2,7 @@
 
 Docker's image manifest version 2, schema 2, and its manifest list have the members of OCI's
 manifest and index; the two families differ in their media types only. Readers of an OCI layout
-(skopeo, podman, umoci) accept OCI's alone, so a document is written anew, with another digest, and
+(skopeo, podman, umoci) accept OCI's alone, so a document is written again, with another digest, and
 configs and layers stay as they are.
 """
 
@@ -86,12 +86,13 @@ def _retyped(node: Node) -> dict[str, object]:
 
 
 def _entry(node: Node, converted: Mapping[str, Descriptor]) -> dict[str, object]:
-    made = _retyped(node)
+    made = dict(node.mapping())
     digest = node.need("digest").text()
     now = converted.get(digest)
-    if now is not None and str(now.digest) != digest:
-        made.pop("data", None)
-        made |= {"digest": str(now.digest), "size": now.size}
+    if now is not None:
+        made |= {"mediaType": now.media_type, "digest": str(now.digest), "size": now.size}
+        if str(now.digest) != digest:
+            made.pop("data", None)
     notes = node.get("annotations")
     about = notes.get(_ATTESTED) if notes else None
     if notes and about and about.value in converted:
@@ -110,12 +111,12 @@ class Conversion:
     """The manifests and indexes that changed, those before what names them."""
 
 
-def to_oci(root: Descriptor, read: Callable[[Descriptor], bytes]) -> Conversion:
+def to_oci(root: Descriptor, read: Callable[[Descriptor], bytes | None]) -> Conversion:
     """Give the image or index ``root`` OCI's media types; ``read`` returns a document's bytes.
 
     Nothing changes, digests included, where all media types are OCI's or unknown. What is named
-    twice is read once. Raises :class:`~mlpack.oci.descriptor.InvalidContent` and what ``read``
-    raises.
+    twice is read once; an image for which ``read`` returns ``None`` is named as it was. Raises
+    :class:`~mlpack.oci.descriptor.InvalidContent` and what ``read`` raises.
     """
     converted: dict[Digest, Descriptor] = {}
     documents: dict[Descriptor, bytes] = {}
@@ -125,6 +126,8 @@ def to_oci(root: Descriptor, read: Callable[[Descriptor], bytes]) -> Conversion:
             return target
         if target.digest not in converted:
             content = read(target)
+            if content is None:
+                return target
             if target.media_type in media.INDEXES:
                 for each in parse(content, "index").need("manifests").elements():
                     convert(Descriptor.from_json(each))

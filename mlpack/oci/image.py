@@ -13,7 +13,7 @@ from functools import cached_property
 
 from mlpack.errors import MlpackError
 from mlpack.oci import descriptor as media
-from mlpack.oci.conversion import oci_descriptor
+from mlpack.oci.conversion import oci_descriptor, oci_manifest
 from mlpack.oci.descriptor import (
     Descriptor,
     Digest,
@@ -284,6 +284,11 @@ def assemble(config: bytes, layers: Sequence[Layer]) -> Image:
         "layers": [oci_descriptor(layer.descriptor).to_json() for layer in layers],
     }
     return Image(canonical(manifest), config)
+
+
+def in_oci(image: Image) -> Image:
+    """Return ``image`` with OCI's media types; one that has no other stays as it is."""
+    return replace(image, manifest=oci_manifest(image.manifest))
 
 
 class NoSuchPlatform(MlpackError):

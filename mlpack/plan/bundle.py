@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from mlpack.errors import MlpackError
 from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Descriptor, Digest, canonical
-from mlpack.oci.image import Image, Layer, assemble
+from mlpack.oci.image import Image, Layer, assemble, in_oci
 from mlpack.oci.unpacking import LayerFacts
 from mlpack.plan.engines import DeviceState, EngineRule, LoadRule
 from mlpack.plan.engines import engine as known_engine
@@ -125,6 +125,7 @@ def bundle(engine: str, name: str, image: Image, onto: Image | None) -> Bundle:
     Raises :class:`NothingShared` if those are all layers.
     """
     state = DeviceState.holding(onto) if onto else DeviceState()
+    image = archived(engine, image)
     carried = lacking(engine, image, state)
     if onto and image.layers and carried == image.layers:
         raise NothingShared(
@@ -138,6 +139,11 @@ def bundle(engine: str, name: str, image: Image, onto: Image | None) -> Bundle:
         carried=carried,
         onto=onto.digest if onto else None,
     )
+
+
+def archived(engine: str, image: Image) -> Image:
+    """Return ``image`` as the engine's file names it: an OCI layout has OCI's media types only."""
+    return image if known_engine(engine).load.unpacks else in_oci(image)
 
 
 def lacking(engine: str, image: Image, state: DeviceState) -> tuple[Layer, ...]:

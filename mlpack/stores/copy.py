@@ -10,7 +10,9 @@ from functools import partial
 from typing import BinaryIO, Literal, Protocol, cast, runtime_checkable
 
 from mlpack.interruptions import call_in_threads
+from mlpack.json_document import named
 from mlpack.oci.descriptor import Descriptor, Digest, Reference
+from mlpack.stores.layout import LayoutStore
 from mlpack.stores.records import RECORD, RECORDS, records
 from mlpack.stores.store import DOCUMENTS, NotFound, Readable, Remote, Store, not_found, walk
 
@@ -101,6 +103,28 @@ class CopyResult:
     def sent_bytes(self) -> int:
         """Bytes of what was sent."""
         return sum(each.size for each in self.sent)
+
+
+@dataclass(frozen=True)
+class DigestChange:
+    """An image whose digest is another where it was written, and otherwise is the same image.
+
+    Its manifest has other media types there: in a layout OCI's instead of Docker's.
+    """
+
+    before: Digest = field(metadata=named("from"))
+    after: Digest = field(metadata=named("to"))
+
+    @classmethod
+    def between(cls, before: Descriptor, after: Descriptor) -> DigestChange | None:
+        """Return the change from one to the other; ``None`` if there is none."""
+        same = before.digest == after.digest
+        return None if same else cls(before.digest, after.digest)
+
+
+def shown(store: Readable, target: Descriptor) -> Descriptor:
+    """Return what other tools find where ``target`` is tagged in ``store``."""
+    return store.as_oci(target).root if isinstance(store, LayoutStore) else target
 
 
 _Outcome = Literal["sent", "mounted", "present"]

@@ -64,7 +64,7 @@ def _blobs(layout: LayoutStore) -> Iterator[Blob]:
 def _named(layout: LayoutStore, mentions: Iterable[str]) -> set[Digest]:
     """Return the digests of everything that must stay."""
     seen: set[Digest] = set()
-    for entry in layout.entries():
+    for entry in (*layout.listed(), *layout.entries()):
         try:
             _follow(layout, entry, seen)
         except (Corrupt, InvalidContent, NotFound) as error:

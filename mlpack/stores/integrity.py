@@ -8,7 +8,7 @@ from mlpack.errors import MlpackError
 from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Descriptor, Digest
 from mlpack.oci.image import Image, entry_problems, problems
-from mlpack.stores.layout import BASE_NAME, REF_NAME, LayoutStore
+from mlpack.stores.layout import BASE_NAME, ORIGINAL, REF_NAME, LayoutStore
 from mlpack.stores.store import DOCUMENTS, images, manifests, read, read_image, verify, walk
 
 
@@ -49,13 +49,14 @@ def _each_entry(
 ) -> tuple[str, ...]:
     """Return what ``look`` finds or raises for each thing ``index.json`` lists."""
     found: list[str] = []
-    for entry in layout.entries():
+    converted = (each for each in layout.listed() if ORIGINAL in each.annotations)
+    for entry in (*layout.entries(), *converted):
         name = entry.annotations.get(REF_NAME, entry.digest.short)
         try:
             found += [f"{name}: {problem}" for problem in look(entry)]
         except MlpackError as error:
             found.append(f"{name}: {error}")
-    return tuple(found)
+    return tuple(dict.fromkeys(found))
 
 
 def _remote_layers(layout: LayoutStore, entry: Descriptor) -> frozenset[Digest]:

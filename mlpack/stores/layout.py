@@ -6,6 +6,7 @@ whatever is written into it, what does not change stays as it was, unknown membe
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from bisect import bisect
@@ -17,6 +18,7 @@ from typing import BinaryIO
 
 from mlpack.errors import MlpackError
 from mlpack.oci import descriptor as media
+from mlpack.oci.conversion import Conversion, to_oci
 from mlpack.oci.descriptor import (
     MAX_DOCUMENT_BYTES,
     Descriptor,
@@ -34,6 +36,7 @@ from mlpack.stores.store import (
     StagedBlob,
     documents,
     not_found,
+    read,
     subject,
     verified,
     verify,
@@ -44,6 +47,10 @@ REF_NAME = "org.opencontainers.image.ref.name"
 BASE_NAME = "org.opencontainers.image.base.name"
 """Where a release's base is, if its layers are in a registry and not in the layout; an
 annotation of ``index.json``, which no device fetches."""
+
+ORIGINAL = "io.mlpack.original"
+"""Annotation of an entry of ``index.json`` that names an image with OCI's media types: the digest
+of the same image with Docker's, which devices pull and which the layout holds as well."""
 
 
 class NotALayout(NotFound):
@@ -162,8 +169,8 @@ class LayoutStore:
             )
 
     def find(self, digest: Digest) -> Descriptor:
-        """Return the image or index ``digest`` that ``index.json`` leads to."""
-        for entry in self.entries():
+        """Return the image or index ``digest`` that ``index.json`` leads to, or led to before."""
+        for entry in (*self.entries(), *self.listed()):
             with suppress(NotFound, Corrupt, InvalidContent):
                 for each in documents(self, entry):
                     if each.digest == digest:
@@ -173,18 +180,33 @@ class LayoutStore:
     def tag(self, target: Descriptor, name: str) -> None:
         """Point ``name`` at ``target``; other entries, named or not, stay as they are.
 
+        An image with Docker's media types is named with OCI's, since no other reader of a layout
+        knows those; the entry notes what it was, and mlpack continues with that (:meth:`entries`).
         Raises :class:`NamedTwice` if the name is that of several images.
         """
         if not self.exists(target):
             raise not_found(target.digest, str(self.root))
-        named = replace(target, annotations={**target.annotations, REF_NAME: name})
         self.check_free(name)
+        made = self.as_oci(target)
+        for each, content in made.documents.items():
+            self.put(each, io.BytesIO(content))
+        notes = {key: note for key, note in target.annotations.items() if key != ORIGINAL}
+        if made.root.digest != target.digest:
+            notes[ORIGINAL] = str(target.digest)
+        named = replace(made.root, annotations={**notes, REF_NAME: name})
         with self._changing() as entries:
             held = next((each for each in entries if _name(each) == name), None)
             names = [_name(each) for each in entries]
             place = names.index(name) if held else _place(names, name)
             entries[:] = [each for each in entries if _name(each) != name]
             entries.insert(place, _renewed(held or {}, named))
+
+    def as_oci(self, target: Descriptor) -> Conversion:
+        """Return what :meth:`tag` names for ``target``: the same image with OCI's media types."""
+        return to_oci(target, self._held)
+
+    def _held(self, target: Descriptor) -> bytes | None:
+        return read(self, target) if self.exists(target) else None
 
     def untag(self, *names: str) -> None:
         """Remove ``names``, all or none; unknown names are ignored, and blobs stay."""
@@ -201,7 +223,11 @@ class LayoutStore:
         return {name: named[name] for name in sorted(named)}
 
     def entries(self) -> tuple[Descriptor, ...]:
-        """Return what ``index.json`` lists by sha256, named or not."""
+        """Return what ``index.json`` lists by sha256; images that were Docker's as those."""
+        return tuple(self._original(each) for each in self.listed())
+
+    def listed(self) -> tuple[Descriptor, ...]:
+        """Return what ``index.json`` lists by sha256, named or not, as it shows other tools."""
         found = (_descriptor(each) for each in _listed(self._document()))
         try:
             return tuple(each for each in found if each)
@@ -218,6 +244,24 @@ class LayoutStore:
             return parse(self._index.read_bytes(), str(self._index))
         except InvalidContent as error:
             raise Corrupt(str(error)) from error
+
+    def _original(self, entry: Descriptor) -> Descriptor:
+        """Return what ``entry`` was made from, if that is here and still gives ``entry``.
+
+        Another tool may have changed what the name points at, or removed what nothing names.
+        """
+        noted = entry.annotations.get(ORIGINAL)
+        if noted is None:
+            return entry
+        try:
+            target = replace(entry, digest=Digest.parse(noted))
+            target = replace(target, size=self.path(target).stat().st_size)
+            stated = parse(read(self, target), noted).get("mediaType")
+            target = replace(target, media_type=stated.text()) if stated else target
+            same = self.as_oci(target).root.digest == entry.digest
+        except (MlpackError, OSError):
+            return entry
+        return target if same else entry
 
     def referrers(self, target: Descriptor, artifact_type: str = "") -> tuple[Descriptor, ...]:
         """Return what ``index.json`` lists whose subject is ``target``."""
@@ -238,7 +282,7 @@ class LayoutStore:
     def _changing(self) -> Iterator[list[_Entry]]:
         """Lock the layout, and write ``index.json`` if the block changes the list of entries."""
         with locked(names_lock(self.root)):
-            self.entries()  # what cannot be read is not written either
+            self.listed()  # what cannot be read is not written either
             document = self._document()
             before = [dict(each.mapping()) for each in _listed(document)]
             entries = list(before)

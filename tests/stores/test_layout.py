@@ -14,12 +14,14 @@ import pytest
 
 from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Descriptor
-from mlpack.oci.image import ImageConfig, build_image
+from mlpack.oci.image import ImageConfig, build_image, build_index
 from mlpack.stores.files import atomic
+from mlpack.stores.garbage import remove, unnamed
 from mlpack.stores.integrity import validate
 from mlpack.stores.layout import IMAGE_NAME, REF_NAME, LayoutStore, NamedTwice, NotALayout
 from mlpack.stores.store import Corrupt, NotFound, put_bytes, put_image, read
-from tests.support import AMD64, make_project, real_layer
+from tests.docker_images import as_docker, families
+from tests.support import AMD64, ARM64, make_project, real_layer
 
 
 @pytest.fixture
@@ -272,3 +274,79 @@ def test_opening_what_is_not_there_names_the_layout(layout: LayoutStore) -> None
         layout.open(Descriptor.of(b"x", media.CONFIG)),
     ):
         pass
+
+
+@pytest.fixture
+def docker_list(layout: LayoutStore) -> Descriptor:
+    """An image for two platforms with Docker's media types, not named yet."""
+    made = [
+        build_image(ImageConfig(platform=each), [real_layer(layout, {"a": str(each).encode()})])
+        for each in (AMD64, ARM64)
+    ]
+    for image in made:
+        put_image(layout, image)
+    return as_docker(layout, put_bytes(layout, build_index(made).content, media.INDEX))
+
+
+def entry_of(layout: LayoutStore) -> Descriptor:
+    (entry,) = layout.listed()
+    return entry
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_image_of_docker_is_shown_with_oci_s_types_and_known_as_it_was(
+    layout: LayoutStore, docker_list: Descriptor, times: int
+) -> None:
+    for _ in range(times):
+        layout.tag(layout.entries()[0] if layout.entries() else docker_list, "fan")
+    shown = entry_of(layout)
+    assert shown.digest != docker_list.digest
+    assert families(layout, shown) == {"oci"}
+    assert layout.resolve("fan") == docker_list == layout.entries()[0]
+    assert families(layout, docker_list) == {"docker"}
+    assert layout.as_oci(docker_list).root == shown
+    assert validate(layout) == ()
+
+
+def test_what_an_image_was_outlives_gc(layout: LayoutStore, docker_list: Descriptor) -> None:
+    layout.tag(docker_list, "fan")
+    tuple(remove(layout, unnamed(layout)))
+    assert layout.resolve("fan") == docker_list
+    layout.untag("fan")
+    tuple(remove(layout, unnamed(layout)))
+    assert list((layout.root / "blobs/sha256").iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", ["removed", "cut", "another image", "no digest"])
+def test_without_what_it_was_an_image_is_what_it_is_shown_as(
+    layout: LayoutStore, docker_list: Descriptor, damage: str
+) -> None:
+    """Another tool removes what it does not know, or points the name at an image of its own."""
+    layout.tag(docker_list, "fan")
+    shown, index = entry_of(layout), layout.root / "index.json"
+    if damage == "removed":
+        layout.path(docker_list).unlink()
+    elif damage == "cut":
+        layout.path(docker_list).write_bytes(b"{")
+    elif damage == "another image":
+        other = release(LayoutStore(layout.root), "other")
+        layout.untag("other")
+        document = json.loads(index.read_text())
+        document["manifests"][0] |= {"digest": str(other.digest), "size": other.size}
+        index.write_text(json.dumps(document))
+        shown = entry_of(layout)
+    else:
+        index.write_text(index.read_text().replace(str(docker_list.digest), "sha256:x"))
+    assert layout.resolve("fan") == shown
+
+
+def test_a_docker_list_without_all_its_images_is_shown_as_far_as_it_is_here(
+    layout: LayoutStore, docker_list: Descriptor
+) -> None:
+    missing = json.loads(read(layout, docker_list))["manifests"][1]
+    layout.path(docker_list).with_name(missing["digest"][7:]).unlink()
+    layout.tag(docker_list, "fan")
+    listed = json.loads(read(layout, entry_of(layout)))["manifests"]
+    assert [each["mediaType"] for each in listed] == [media.MANIFEST, media.DOCKER_MANIFEST]
+    assert listed[1] == missing
+    assert layout.resolve("fan") == docker_list
