@@ -35,6 +35,7 @@ from mlpack.stores.records import (
     records,
     release_tag,
 )
+from mlpack.stores.store import ReferrersUnsupported
 
 if TYPE_CHECKING:
     from mlpack.api.requests import Pull
@@ -98,7 +99,11 @@ def pull(session: Session, request: Pull) -> PullResult:
         copied = copy(found.store, project.layout, found.target, CopyOptions(progress=step))
     with project.exclusive(), held_back():
         place_of_record = f"{model}/{version}" if model else ""
-        record = copy_record(found.store, project.layout, found.target, place_of_record)
+        record = None
+        try:
+            record = copy_record(found.store, project.layout, found.target, place_of_record)
+        except ReferrersUnsupported as error:
+            session.say(f"without its identity record: {error}")
         noted = {MODEL: model, VERSION: version} if model else {}
         if created := record_times(project.layout, records(project.layout, found.target)):
             noted[CREATED] = created[found.target.digest]

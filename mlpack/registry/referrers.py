@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Descriptor, InvalidContent, canonical, parse
 from mlpack.registry.http_types import RegistryError, StatusError, Unreachable
-from mlpack.stores.store import Corrupt, ReferrersUnsupported
+from mlpack.stores.store import Corrupt, NotFound, ReferrersUnsupported
 
 _PASSING = frozenset({408, 425, 429, 502, 503, 504})
 """Responses after which the same request may be accepted: the command may be run again."""
@@ -83,5 +83,5 @@ def refusals_as_unsupported() -> Iterator[None]:
         if error.status in _PASSING:
             raise
         raise ReferrersUnsupported(str(error)) from error
-    except (RegistryError, InvalidContent, Corrupt) as error:
+    except (RegistryError, InvalidContent, Corrupt, NotFound) as error:
         raise ReferrersUnsupported(str(error)) from error

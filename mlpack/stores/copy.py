@@ -9,12 +9,22 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import BinaryIO, Literal, Protocol, cast, runtime_checkable
 
+from mlpack.errors import MlpackError
 from mlpack.interruptions import call_in_threads
 from mlpack.json_document import named
 from mlpack.oci.descriptor import Descriptor, Digest, Reference
 from mlpack.stores.layout import LayoutStore
 from mlpack.stores.records import RECORD, RECORDS, records
-from mlpack.stores.store import DOCUMENTS, NotFound, Readable, Remote, Store, not_found, walk
+from mlpack.stores.store import (
+    DOCUMENTS,
+    NotFound,
+    Readable,
+    ReferrersUnsupported,
+    Remote,
+    Store,
+    not_found,
+    walk,
+)
 
 THREADS = 4
 """Blobs copied at once; on one link more threads only take turns."""
@@ -175,7 +185,11 @@ def copy_record(
     if isinstance(target, AttachesReferrers):
         target.attach(source, record, image, new=new)
     else:
-        copy(source, target, record)
+        try:
+            copy(source, target, record)
+        except MlpackError as error:
+            # Listed, but not there whole: the image does not depend on it.
+            raise ReferrersUnsupported(f"the record of {image.digest}: {error}") from error
         target.tag(record, f"{RECORDS}{name}" if name else f"referrers/{record.digest.hex}")
     return record.digest
 

@@ -6,20 +6,21 @@ import io
 import json
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import pytest
 
 from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Descriptor, Reference, canonical
-from mlpack.oci.image import ImageConfig, build_image
+from mlpack.oci.image import Image, ImageConfig, build_image
 from mlpack.registry import upload
 from mlpack.registry.answers import NotARegistry
 from mlpack.registry.http import Client
 from mlpack.registry.http_types import RegistryError, Request
 from mlpack.registry.repository import Registries, RegistryStore
-from mlpack.stores.copy import copy
+from mlpack.stores.copy import copy, copy_record
+from mlpack.stores.records import RECORD
 from mlpack.stores.store import ReferrersUnsupported, put_bytes, put_image, read
 from tests.doubles.memory_store import MemoryStore
 from tests.registry.faulty import Fault, Faulty, faulty
@@ -130,23 +131,46 @@ def test_a_list_of_referrers_that_is_none_is_looked_for_at_the_tag(
         put_image(store, image)
         proxy.faults.append(replace(NONSENSE[kind]))
         assert store.referrers(image.descriptor) == ()
-        manifest = {
-            "schemaVersion": 2,
-            "mediaType": media.MANIFEST,
-            "artifactType": "application/x",
-            "config": put_bytes(store, b"{}", media.EMPTY).to_json(),
-            "layers": [],
-            "subject": image.descriptor.to_json(),
-        }
         memory = MemoryStore()
-        put_bytes(memory, b"{}", media.EMPTY)
-        artifact = put_bytes(memory, canonical(manifest), media.MANIFEST)
+        artifact = record_of(image, memory)
         store.attach(memory, artifact, image.descriptor)
         assert [each.digest for each in store.referrers(image.descriptor)] == [artifact.digest]
         proxy.faults.append(page("^GET .*/manifests/sha256-"))
         assert store.referrers(image.descriptor) == ()
         with pytest.raises(ReferrersUnsupported, match="a login page answered"):
             store.attach(memory, artifact, image.descriptor)
+
+
+def record_of(image: Image, memory: MemoryStore) -> Descriptor:
+    """An artifact as mlpack attaches it, with its parts in ``memory``."""
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": media.MANIFEST,
+        "artifactType": RECORD,
+        "config": put_bytes(memory, b"{}", media.EMPTY).to_json(),
+        "layers": [put_bytes(memory, b"{ }", RECORD).to_json()],
+        "subject": image.descriptor.to_json(),
+    }
+    return put_bytes(memory, canonical(manifest), media.MANIFEST)
+
+
+@pytest.mark.parametrize("gone", ["^GET .*/blobs/", "^GET .*/manifests/"])
+@pytest.mark.parametrize("code", [401, 403, 404, 200])
+def test_a_record_that_is_listed_and_not_there_does_not_stop_a_copy(
+    proxy: Faulty, gone: str, code: int
+) -> None:
+    name, memory = uuid.uuid4().hex, MemoryStore()
+    image = build_image(ImageConfig(platform=AMD64), [])
+    with opened(proxy, name) as store:
+        put_image(store, image)
+        store.attach(memory, record_of(image, memory), image.descriptor)
+        assert copy_record(store, MemoryStore(), image.descriptor)
+    with opened(proxy, name) as store:
+        found = store.referrers(image.descriptor)
+        proxy.faults.append(replace(status(gone, code), match=f"{gone}(?!sha256-)"))
+        with suppress(ReferrersUnsupported):
+            assert copy_record(store, MemoryStore(), image.descriptor) is None
+    assert found
 
 
 BLOB = bytes(range(256)) * 4000

@@ -294,7 +294,7 @@ class _Registry:
             content += piece
             if len(content) > MAX_DOCUMENT_BYTES:
                 raise ApiError("SIZE_INVALID", f"a manifest is at most {MAX_DOCUMENT_BYTES} bytes")
-        kind = request.headers.get("content-type", "").partition(";")[0].strip()
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         target = await run_in_threadpool(self.catalog.keep, name, reference, bytes(content), kind)
         headers = _created(f"/v2/{name}/manifests/{target.digest}", target.digest)
         subject = await run_in_threadpool(self._subject, target)
@@ -411,14 +411,20 @@ def _created(location: str, digest: Digest) -> dict[str, str]:
     return {"location": location, "docker-content-digest": str(digest)}
 
 
+_DIGITS = 18
+
+
 def _page(request: Request, names: list[str]) -> tuple[list[str], Mapping[str, str]]:
     """Return the requested part of ``names``, and a link to what follows."""
     last, count = request.query_params.get("last", ""), request.query_params.get("n", "")
     left = [name for name in names if name > last]
-    if not count.isdecimal() or len(left) <= int(count):
+    # More digits than any list is long; Python refuses to read thousands of them.
+    if not count.isdecimal() or len(count) > _DIGITS or len(left) <= int(count):
         return left, {}
     shown = left[: int(count)]
-    follows = request.url.include_query_params(last=shown[-1] if shown else last)
+    if not shown:
+        return [], {}  # what follows nothing would be the same page again
+    follows = request.url.include_query_params(last=shown[-1])
     return shown, {"link": f'<{follows.path}?{follows.query}>; rel="next"'}
 
 

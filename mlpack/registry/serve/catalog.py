@@ -31,6 +31,9 @@ from mlpack.stores.store import DOCUMENTS, documents, parts, put_bytes, read, se
 
 LATEST = "latest"
 _BLOB = "application/octet-stream"
+_UNNAMED = frozenset({"", "application/json", _BLOB})
+"""Types of clients that name none; the manifest does."""
+
 _REFERRERS = "referrers"
 _OWN = ("model/", RECORDS)
 """Where a project keeps its own documents; those names never change."""
@@ -113,6 +116,8 @@ class Catalog:
         """Keep a pushed manifest, whose parts must exist, under a tag or its digest."""
         document = _document(content)
         stated = document.get("mediaType")
+        if media_type in _UNNAMED and stated is not None:
+            media_type = str(stated.value)
         if media_type not in DOCUMENTS:
             raise ApiError("MANIFEST_INVALID", f"{media_type!r} is not kept as a manifest")
         if stated is not None and stated.value != media_type:

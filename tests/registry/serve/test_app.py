@@ -194,6 +194,27 @@ def test_a_manifest_comes_after_its_parts(client: Client) -> None:
 
 
 @pytest.mark.parametrize(
+    "kind", ["", "application/json", "application/octet-stream", media.MANIFEST.upper() + "; q=1"]
+)
+def test_a_manifest_names_its_own_type(client: Client, kind: str) -> None:
+    content = manifest_of(client)
+    headers = {"content-type": kind} if kind else {}
+    pushed = client.put("/v2/fan/manifests/1", content=content, headers=headers)
+    assert pushed.status_code == 201
+    assert client.get("/v2/fan/manifests/1").headers["content-type"] == media.MANIFEST
+    untyped = client.put("/v2/fan/manifests/1", content=b'{"mediaType":7}', headers=headers)
+    assert code(untyped) == (400, "MANIFEST_INVALID")
+
+
+@pytest.mark.parametrize("count", ["0", "00", "9" * 5000, "-1", "\u00b2", "x", ""])
+def test_a_page_never_leads_to_itself(client: Client, count: str) -> None:
+    put_manifest(client, "fan/manifests/1", manifest_of(client))
+    answer = client.get("/v2/fan/tags/list", params={"n": count})
+    assert answer.status_code == 200
+    assert "link" not in answer.headers
+
+
+@pytest.mark.parametrize(
     ("method", "path", "content", "expected"),
     [
         ("GET", "/v2/fan/blobs/sha256:1", b"", (400, "DIGEST_INVALID")),
