@@ -233,6 +233,9 @@ class _Grafter:
 
     work: LayoutStore
     engine: EngineRule
+    named: bool
+    """Whether somebody named the engine."""
+
     link: Link
     advance: Advance
 
@@ -241,7 +244,7 @@ class _Grafter:
         old, new = (_near(each, self.work) for each in pair)
         made = make_graft(self.work, old, new, self.engine, self.advance)
         cheaper = choose(old.image, new.image, made.image, self.engine, self.link)
-        choice = choose_taken(made, new.image, cheaper)
+        choice = choose_taken(made, new.image, cheaper, named=self.named)
         if choice.strategy == "graft":
             made.check(self.work)
         return PlatformGraft(
@@ -268,6 +271,7 @@ def graft(session: Session, request: Graft) -> GraftResult:
     target = open_graft_target(session, request.out)
     device = project.settings.device if project else DeviceSettings()
     rule, link = known_engine(request.engine or device.engine), Link.of(device, target.place)
+    sure = bool(request.engine) or (project is not None and project.settings.engine_named)
     if request.old == NONE:
         raise UsageError("a graft needs an image to build on", hint="name OLD instead of none")
     here, there = (session.find(each, request.platform) for each in (request.old, request.new))
@@ -278,7 +282,7 @@ def graft(session: Session, request: Graft) -> GraftResult:
         session.step("reading layers") as step,
     ):
         work = LayoutStore(name / "oci")
-        grafter = _Grafter(work, rule, link, step)
+        grafter = _Grafter(work, rule, sure, link, step)
         made = tuple(grafter.graft(pair) for pair in pairs)
         made, index = _indexed(made, None if left_out else there.index, rule)
         root = index.descriptor if index else made[0].choice.image.descriptor

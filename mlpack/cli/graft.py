@@ -9,6 +9,7 @@ import click
 from mlpack.api.requests import Graft
 from mlpack.cli import console
 from mlpack.kinds import ENGINE_CHOICE
+from mlpack.plan.refusals import warnings
 
 if TYPE_CHECKING:
     from mlpack.api.graft import PlatformGraft
@@ -65,7 +66,10 @@ def _notes(made: PlatformGraft, where: str) -> None:
     )
     for each in choice.old_refusals:
         console.note(f"warning: {where}{each}; the graft leads from these to NEW")
-    for each in choice.new_refusals:
+    refused = choice.graft_refusals if choice.strategy == "graft" else choice.new_refusals
+    for line in warnings(refused):
+        console.note(f"warning: {where}{line}; or name what devices run with --engine")
+    for each in choice.new_refusals if choice.strategy == "graft" and not refused else ():
         console.note(f"{where}NEW itself was not an option: {each}")
     if choice.strategy == "new":
         same = choice.image.digest == made.new.digest

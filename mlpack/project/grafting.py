@@ -182,11 +182,15 @@ def choose(old: Image, new: Image, graft: Image, engine: EngineRule, link: Link)
     return GraftDecision(strategy="new", image=new, why=why, graft=ours, new=whole)
 
 
-def choose_taken(made: Grafted, new: Image, cheaper: GraftDecision) -> GraftDecision:
+def choose_taken(
+    made: Grafted, new: Image, cheaper: GraftDecision, *, named: bool
+) -> GraftDecision:
     """Choose the cheaper image that the devices' engine takes.
 
+    If it takes neither, that is an error only if the engine is ``named``, and not the default.
+
     Other files that the engine unpacks of OLD's layers do not count against the graft, which leads
-    from these to NEW. Raises :class:`~mlpack.plan.refusals.NotTaken` if it takes neither.
+    from these to NEW. Raises :class:`~mlpack.plan.refusals.NotTaken`.
     """
     rule = made.engine
     theirs = rule.refusals(new, facts=made.after.lasting_facts)
@@ -198,6 +202,8 @@ def choose_taken(made: Grafted, new: Image, cheaper: GraftDecision) -> GraftDeci
         graft_refusals=ours,
         old_refusals=tuple(each for each in found if each.effect == "altered"),
     )
+    if theirs and ours and not named:
+        return told
     if theirs and ours:
         raise NotTaken(
             f"neither the graft nor NEW can be published. The graft: {ours[0]}. NEW: {theirs[0]}",

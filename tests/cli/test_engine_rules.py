@@ -197,6 +197,10 @@ def test_nothing_is_published_where_an_engine_takes_neither(store: LayoutStore) 
     assert "is zstd, which is not unpacked" in said
     assert "hint" in said
     assert "graft" not in store.tags()
+    names = [f"oci:{store.root}:{each}" for each in ("old", "new", "graft")]
+    done = run("graft", *names[:2], "-o", names[2])
+    assert done.exit_code == 0, "no engine was named: moby is only what is assumed"
+    assert "warning: Docker 20.10.24 refuses layer" in " ".join(done.stderr.split())
     assert graft(store, "containerd")["strategy"] in ("graft", "new")
 
 
