@@ -256,18 +256,28 @@ def parts(content: bytes, media_type: str) -> tuple[Descriptor, ...]:
     return tuple(Descriptor.from_json(each) for each in listed if not each.get("urls"))
 
 
+MAX_NESTED = 8
+"""How many indexes deep images are looked for; one in another is all that was seen."""
+
+
+def _check_depth(target: Descriptor, depth: int) -> None:
+    if target.media_type in media.INDEXES and depth > MAX_NESTED:
+        raise InvalidContent(str(target.digest), f"is nested in {depth} indexes")
+
+
 def walk(
-    store: Readable, root: Descriptor, seen: set[Digest] | None = None
+    store: Readable, root: Descriptor, seen: set[Digest] | None = None, depth: int = 0
 ) -> Iterator[Descriptor]:
     """Yield everything below ``root``, then ``root``: each once, parts before what names them."""
     seen = set() if seen is None else seen
+    _check_depth(root, depth)
     seen.add(root.digest)
     for part in parts(read(store, root), root.media_type):
         if part.digest in seen:
             continue
         if part.media_type in DOCUMENTS:
             try:
-                yield from walk(store, part, seen)
+                yield from walk(store, part, seen, depth + 1)
             except NotHere:
                 raise
             except NotFound as error:
@@ -280,10 +290,6 @@ def walk(
             seen.add(part.digest)
             yield part
     yield root
-
-
-MAX_NESTED = 8
-"""How many indexes deep images are looked for; one in another is all that was seen."""
 
 
 def documents(store: Readable, target: Descriptor) -> Iterator[Descriptor]:
@@ -300,8 +306,7 @@ def _documents(
     yield target
     if target.media_type not in media.INDEXES or target.digest in seen:
         return
-    if depth > MAX_NESTED:
-        raise InvalidContent(str(target.digest), f"is nested in {depth} indexes")
+    _check_depth(target, depth)
     seen.add(target.digest)
     try:
         index = read_index(store, target)

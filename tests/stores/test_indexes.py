@@ -96,8 +96,9 @@ def test_indexes_in_indexes_are_walked_each_once(layout: LayoutStore) -> None:
     assert {each.digest for each in documents(layout, root)} >= {root.digest, two.image.digest}
     for depth in range(MAX_NESTED + 1):
         root = index(layout, root.to_json() | {"annotations": {"depth": str(depth)}})
-    with pytest.raises(InvalidContent, match="nested"):
-        manifests(layout, root)
+    for read in (lambda: manifests(layout, root), lambda: list(walk(layout, root))):
+        with pytest.raises(InvalidContent, match="nested"):
+            read()
 
 
 def test_what_is_not_here_is_left_out_or_named(layout: LayoutStore) -> None:
