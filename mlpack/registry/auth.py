@@ -138,11 +138,11 @@ def authorized(request: Request, scope: str, login: LoginState) -> Flow:
             login.accepted[scope] = header
         return response
     # The first 401 of a registry, or a token that expired in the middle.
-    login.accepted.pop(scope, None)
     challenge = yield from _challenge(request, response, login)
     insufficient = challenge.error == _INSUFFICIENT
     if header is not None and (insufficient or challenge.scheme == "basic"):
-        # The token is valid but does not include the access: another one would not either.
+        # The token is valid but does not include the access: another one would not either. It
+        # stays, for what it includes.
         raise _unauthorized(login, scope, insufficient=insufficient)
     if fresh and known is not None and replace(challenge, error="") == replace(known, error=""):
         raise _unauthorized(login, scope)
@@ -151,6 +151,7 @@ def authorized(request: Request, scope: str, login: LoginState) -> Flow:
     if _refused(response, request, login):
         again = Challenge.parse(response.headers.get("www-authenticate", ""))
         response.close()
+        login.accepted.pop(scope, None)
         insufficient = any(each.error == _INSUFFICIENT for each in again)
         raise _unauthorized(login, scope, insufficient=insufficient)
     login.challenge, login.accepted[scope] = challenge, header
@@ -168,8 +169,10 @@ def _challenge(
     with response:
         found = Challenge.parse(response.headers.get("www-authenticate", ""))
     if not found:
-        with (yield Request(method="GET", url=f"{login.origin}/v2/", attempts=1)) as root:
-            if root.status == 401:
+        asked = Request(method="GET", url=f"{login.origin}/v2/", attempts=1)
+        with (yield asked) as root:
+            # Redirected elsewhere, it is another's challenge: no password is for that one.
+            if _refused(root, asked, login):
                 found = Challenge.parse(root.headers.get("www-authenticate", ""))
     if not found:
         raise Unauthorized(

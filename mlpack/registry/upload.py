@@ -120,7 +120,8 @@ class BlobUpload:
             if done == 0 and self._go_home(failed):
                 continue
             failures += 1
-            if failures >= ATTEMPTS or isinstance(trouble, InsecureConnection):
+            refused = failed is not None and failed.status in _REFUSED
+            if failures >= ATTEMPTS or refused or isinstance(trouble, InsecureConnection):
                 raise trouble
             self._repository.pause(failures, failed)
             if self._repository.exists(self._target):

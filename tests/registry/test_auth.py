@@ -137,6 +137,15 @@ def test_rights_that_are_missing_are_named() -> None:
         talk(memory(Credentials("u", "p")), [refused(BEARER), token(), scarce])
 
 
+def test_a_token_that_is_good_for_less_is_kept() -> None:
+    known = memory(Credentials("u", "p"))
+    talk(known, [refused(BEARER), token("one"), OK])
+    with pytest.raises(Unauthorized, match="include"):
+        talk(known, [refused(f'{BEARER},error="insufficient_scope"')])
+    (asked,) = talk(known, [OK])
+    assert asked.headers["Authorization"] == "Bearer one", "no other is asked for"
+
+
 def test_basic() -> None:
     known = memory(Credentials("u", "p"))
     _, second = talk(known, [refused('Basic realm="r"'), OK])
@@ -270,6 +279,14 @@ def test_a_refusal_without_a_challenge_is_asked_for_at_the_root() -> None:
     _, root, _, last = talk(memory(), [refused(""), refused(BEARER), token(), OK])
     assert root.url == "https://r.example.com:443/v2/"
     assert last.headers["Authorization"] == "Bearer abc"
+
+
+def test_a_challenge_of_another_host_is_not_answered() -> None:
+    """The registry's root may be redirected, and credentials are for the registry only."""
+    headers = {"www-authenticate": 'Basic realm="r"'}
+    elsewhere = Response(401, headers, iter([]), url="https://other.example.com/v2/")
+    with pytest.raises(Unauthorized, match="names no way to log in"):
+        talk(memory(Credentials("u", "p")), [refused(""), elsewhere])
 
 
 @pytest.mark.parametrize("again", [BEARER + ',error="insufficient_scope"', 'Basic realm="h"', ""])

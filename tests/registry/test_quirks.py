@@ -349,6 +349,14 @@ def test_an_upload_at_another_name_of_the_registry(proxy: Faulty) -> None:
     assert not any("Authorization" in each.headers for each in elsewhere)
 
 
+def test_storage_that_refuses_an_upload_gets_it_once(proxy: Faulty) -> None:
+    elsewhere = f"http://localhost:{proxy.server_address[1]}/bucket/1"
+    proxy.faults += [headers("^POST", Location=elsewhere), status("^PUT /bucket/", 403)]
+    with opened(proxy) as store, pytest.raises(RegistryError, match=r"localhost:.* answers 403"):
+        store.put(TARGET, io.BytesIO(BLOB))
+    assert proxy.count("^PUT /bucket/") == 1
+
+
 @pytest.mark.parametrize("declared", ["", "application/json", "text/plain; charset=utf-8"])
 @pytest.mark.parametrize("kind", [media.MANIFEST, media.INDEX])
 def test_a_manifest_without_a_type_is_known_by_its_members(
