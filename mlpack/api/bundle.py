@@ -87,8 +87,8 @@ def make(session: Session, request: MakeBundle) -> WrittenBundle:
     onto = update.old.image if update.old else None
     name = request.name or default_name(project, update.new)
     made = bundle(chosen.name, name, update.new.image, onto)
-    facts = layer_facts(update.new.store, update.new.image, chosen)
-    refusals = load_refusals(chosen, update.new.image, facts)
+    facts = layer_facts(update.new.store, made.image, chosen)
+    refusals = load_refusals(chosen, made.image, facts)
     require_taken(request.new, [each for each in refusals if each.effect == "refused"])
     read = (*update.new.location, *(update.old.location if update.old else ()))
     with session.output(request.out, *read) as out:
