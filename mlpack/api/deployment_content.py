@@ -32,14 +32,14 @@ from mlpack.iotedge.secrets import (
     with_values,
 )
 from mlpack.model.version import BASE
-from mlpack.oci.descriptor import InvalidContent, Node, Platform, Reference
+from mlpack.oci.descriptor import InvalidContent, Node, Reference
 from mlpack.oci.image import Image
 from mlpack.project.directory import ProjectDirectory, read_template, read_text
 from mlpack.project.references import FoundImage, find_image, rebuilt_bytes
 from mlpack.settings.edge import ModuleSettings
 from mlpack.settings.project_settings import InvalidSettings, ProjectSettings
 from mlpack.settings.targets import find_group
-from mlpack.stores.files import read_file
+from mlpack.stores.files import read_file, require_apart
 from mlpack.stores.store import images
 
 if TYPE_CHECKING:
@@ -315,7 +315,7 @@ def _from_template(
         raise InvalidTemplate(f"{path}: the result {error.problem}") from error
     stands_for = image_variables(document)
     _require_used(request, release.module, stands_for)
-    variables.built = _built(project, path, stands_for, request.platform)
+    variables.built = _built(project, request, path, stands_for)
     places = secret_places(document, variables)
     variables.kept = frozenset() if request.secret else places
     filled = dump(texts(fill(document, variables)))
@@ -325,10 +325,11 @@ def _from_template(
             hint="write ${IMAGE} or __REGISTRY_IMAGE_LOCATION where it belongs, name the module "
             "that runs it with --module, or change the image of a finished manifest with --patch",
         )
-    secrets = secret_paths(read_manifest(filled.encode())) if request.secret else ()
+    secrets = secret_paths(read_manifest(filled.encode())) if request.secret else frozenset()
+    asked = {each for each in secrets if any(covers(place, (each,)) for place in places)}
     return _Written(
         filled,
-        frozenset(each for each in secrets if any(covers(place, (each,)) for place in places)),
+        frozenset(asked | places if request.secret else ()),
         tuple(dict.fromkeys(variables.left)),
     )
 
@@ -350,22 +351,28 @@ def _require_used(request: Render, module: str, variables: Iterable[str]) -> Non
 
 
 def _built(
-    project: ProjectDirectory, path: Path, variables: Iterable[str], platform: Platform | None
+    project: ProjectDirectory, request: Render, path: Path, variables: Iterable[str]
 ) -> Mapping[str, str]:
     """Return the images that ``module.json`` names: in ``modules/NAME``, or where a path says.
 
-    Nothing is read outside of the project and of the template's own folder.
+    Nothing is read outside of the project and of the template's own folder, and what is read is
+    not written: raises ``OutputIsInput``.
     """
     from mlpack.iotedge.template import built_images, module_folder
 
     found: dict[str, str] = {}
     trees = [each.resolve() for each in (project.root, path.parent)]
     for prefix, folder in dict.fromkeys(map(module_folder, variables)):
-        file = (path.parent / folder / "module.json").resolve()
-        if not any(file.is_relative_to(tree) for tree in trees) or not file.is_file():
+        named = path.parent / folder / "module.json"
+        if not named.is_file():  # a link to itself cannot be resolved
             continue
+        file = named.resolve()
+        if not any(file.is_relative_to(tree) for tree in trees):
+            continue
+        if request.output:
+            require_apart(project.root / request.output, (file,))
         try:
-            found |= built_images(prefix, load(_content(file).encode()), platform)
+            found |= built_images(prefix, load(_content(file).encode()), request.platform)
         except InvalidContent as error:
             raise InvalidTemplate(f"{file}: {error}") from error
     return found

@@ -96,7 +96,10 @@ def _refusals(project: ProjectDirectory, target: str, found: FoundImage) -> tupl
 def _read(project: ProjectDirectory, request: Render) -> tuple[Path, ...]:
     """What may not be overwritten; ``--patch`` may, as it changes a manifest's image in place."""
     named = (request.template, request.token)
-    return (*(project.root / each for each in named if each), *project.own_files)
+    others = project.settings.edge.modules.values()
+    secrets = (each for other in others for each in other.secret_env.values())
+    kept = (each.name for each in secrets if each.kind == "file")
+    return (*(project.root / each for each in (*named, *kept) if each), *project.own_files)
 
 
 def _environment(project: ProjectDirectory, request: Render) -> Mapping[str, str]:

@@ -40,7 +40,7 @@ from mlpack.oci.descriptor import InvalidContent, Node, Platform, Reference
 
 _VARIABLE = re.compile(
     r"""
-      \$\{ (?P<image> MODULES\.[^{}<>]+ | MODULEDIR<[^<>]+>(?:\.[^{}<>]+)? ) \}
+      \$\{ (?P<image> MODULES\.[^{}<>\0]+ | MODULEDIR<[^<>\0]+>(?:\.[^{}<>\0]+)? ) \}
     | \$\{ (?P<braced> [A-Za-z0-9_]+ ) \}
     | \$\{ (?P<other> [^{}]* ) \}
     | \$ (?P<bare> [A-Za-z_][A-Za-z0-9_]* )
@@ -114,8 +114,11 @@ class Variables:
     left: list[Problem] = field(default_factory=list)
     """Texts that look like variables and stay."""
 
-    filled: set[str] = field(default_factory=set)
-    """Paths of texts in which a variable of the environment was filled in."""
+    filled: dict[str, set[str]] = field(default_factory=dict)
+    """The variables of the environment that were filled in, by the path of their text."""
+
+    passed: set[str] = field(default_factory=set)
+    """Variables in passwords of registries."""
 
     def get(self, name: str) -> str | None:
         """Return the value of ``name``, or ``None``."""
@@ -267,6 +270,7 @@ def fill(document: object, variables: Variables) -> object:
     variables.missing.clear()
     variables.left.clear()
     variables.filled.clear()
+    variables.passed.clear()
     filled = _fill(document, variables, "", login=False)
     if variables.missing:
         raise _unfilled(variables.missing)
@@ -274,14 +278,21 @@ def fill(document: object, variables: Variables) -> object:
 
 
 def secret_places(document: object, variables: Variables) -> frozenset[str]:
-    """Return the paths of texts whose variables are secrets, judging by names and values."""
-    trial = replace(variables, assumed=_ASSUMED, missing=[], left=[], filled=set())
+    """Return the paths of texts whose variables are secrets, judging by names and values.
+
+    A variable that is a secret at one place, by itself, is one wherever it is.
+    """
+    trial = replace(variables, assumed=_ASSUMED, missing=[], left=[], filled={}, passed=set())
     try:
         filled = with_texts(_fill(document, trial, "", login=False))
         found = secret_paths(read_manifest(json.dumps(filled).encode()))
     except (InvalidDeployment, InvalidTemplate):
         return frozenset()  # filling it in, or the checks, tell what is wrong
-    return frozenset(each for each in trial.filled if covers(each, found))
+    places = {each for each in trial.filled if covers(each, found)}
+    # Of several in one text it is not known which is the secret: "https://${USER}:${KEY}@host".
+    alone = [trial.filled[each] for each in places if len(trial.filled[each]) == 1]
+    secrets = trial.passed.union(*alone)
+    return frozenset(places | {each for each, names in trial.filled.items() if names & secrets})
 
 
 def covers(place: str, paths: Iterable[str]) -> bool:
@@ -393,7 +404,9 @@ def _fill(value: object, variables: Variables, where: str, *, login: bool) -> ob
         return value
     filled: dict[str, object] = {}
     for key, each in _with_objects(value).items():
-        name = _text(key.removeprefix(_WITHOUT_QUOTES), variables, where, login=False)
+        # A place of its own: what is inside may be a secret, and the name is none.
+        place = f"{where} (a name)".lstrip()
+        name = _text(key.removeprefix(_WITHOUT_QUOTES), variables, place, login=False)
         if name in filled:
             raise InvalidTemplate(f"{where}: {key!r} becomes {name!r}, which already exists")
         inside = f"{where}.{name}" if where else name
@@ -436,13 +449,14 @@ def _value(found: re.Match[str], variables: Variables, where: str, *, login: boo
     name = found["braced"] or found["bare"] or found["tutorial"] or ""
     if found["bare"] and _is_no_variable(name, where):
         return None
-    if where in variables.kept or (
-        login and where.endswith(".password") and not variables.passwords
-    ):
+    password = login and where.endswith(".password")
+    if password:
+        variables.passed.add(_plain(name))
+    if where in variables.kept or (password and not variables.passwords):
         return f"${{{name}}}"
     known = variables.get(name) if name else None
     if known is not None:
-        variables.filled.add(where)
+        variables.filled.setdefault(where, set()).add(_plain(name))
         return known
     if login:
         return f"${{{name}}}" if name else None
@@ -451,6 +465,11 @@ def _value(found: re.Match[str], variables: Variables, where: str, *, login: boo
     else:  # "$NAME" and "${NAME:-1}" may be just that: a text of a shell
         variables.left.append(Problem(where, f"{found[0]} is not set, and stays as it is"))
     return None
+
+
+def _plain(name: str) -> str:
+    """Return a variable's name as all its spellings have it."""
+    return name.upper() if name.upper().startswith(_ANY_CASE) else name
 
 
 def _is_no_variable(name: str, where: str) -> bool:

@@ -273,7 +273,7 @@ def output(path: Path, *inputs: Path) -> Iterator[Path]:
     """
     try:
         _require_replaceable(path)
-        _require_apart(path, inputs)
+        require_apart(path, inputs)
         _require_writable(path)
         yield path
     except OSError as error:
@@ -295,7 +295,7 @@ def require_store(root: Path, *inputs: Path) -> None:
             continue
         if each.exists() and _inside(each, root):
             raise OutputIsInput(f"{each} is read by this command, and is inside {root}")
-        _require_apart(root, (each,))
+        require_apart(root, (each,))
 
 
 def same_file(one: Path, other: Path) -> bool:
@@ -311,7 +311,8 @@ def _require_replaceable(path: Path) -> None:
         raise NotAFile(f"{path} is not a regular file", hint=_ELSEWHERE)
 
 
-def _require_apart(path: Path, inputs: tuple[Path, ...]) -> None:
+def require_apart(path: Path, inputs: tuple[Path, ...]) -> None:
+    """Raise :class:`OutputIsInput` if ``path`` is one of ``inputs``, or inside one."""
     for each in inputs:
         if not each.exists():
             continue

@@ -299,3 +299,13 @@ def test_a_template_without_the_module_needs_no_secret_of_it(
     monkeypatch.delenv("TEST_BLOB")
     done = render(project, "--template", "t.json", "--with-secrets", "-o", "d.json")
     assert done.exit_code == 0, done.stderr
+
+
+@pytest.mark.parametrize("args", [(), ("--with-secrets",)])
+def test_a_file_of_a_secret_is_not_overwritten(
+    project: ProjectDirectory, args: tuple[str, ...]
+) -> None:
+    done = render(project, *args, "-o", "keys/licence")
+    assert done.exit_code == 2
+    assert "keys/licence is an input of this command" in done.stderr
+    assert (project.root / "keys/licence").read_text() == f"{LICENCE}\n"

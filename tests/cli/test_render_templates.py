@@ -319,3 +319,65 @@ def test_an_unfilled_login_is_not_sent(
     done = render(project, made, "--with-secrets", "-o", "d.json")
     assert done.exit_code == 1
     assert "myacr.address: is a variable that is not set in the environment" in done.stderr
+
+
+def test_a_secret_of_a_template_is_one_wherever_it_is(
+    project: ProjectDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONTAINER_REGISTRY_PASSWORD_myacr", "hunter2registry")
+    monkeypatch.setenv("SA_PASSWORD", "hunter2secret")
+    options = {"Env": ["DATABASE=${SA_PASSWORD}", "PORT=${PORT}"]}
+    reader = module(
+        "r.io/reader:1.0.0",
+        env={"PULL": {"value": "$CONTAINER_REGISTRY_PASSWORD_MYACR"}},
+        settings={"image": "r.io/reader:1.0.0", "createOptions": options},
+    )
+    text = written(template({**BOTH, "reader": reader}))
+    done = render(project, text)
+    assert "hunter2" not in done.output
+    made = desired(done)["modules"]["reader"]
+    assert made["env"]["PULL"]["value"] == "${CONTAINER_REGISTRY_PASSWORD_MYACR}"
+    env = json.loads(made["settings"]["createOptions"])["Env"]
+    assert env == ["DATABASE=${SA_PASSWORD}", "PORT=8080"]
+    asked = render(project, text, "--with-secrets", "-o", "d.json", "--json")
+    assert asked.exit_code == 0, asked.stderr
+    assert "hunter2" not in asked.output
+    kept = (project.root / "d.json").read_text()
+    assert (kept.count("hunter2registry"), kept.count("hunter2secret")) == (2, 2)
+
+
+def test_the_name_of_a_module_with_a_secret_is_filled_in(
+    project: ProjectDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SQL", "database")
+    named = {"${SQL}": SQL, "__MODULE_NAME": {**module("${IMAGE}"), "env": SQL["env"]}}
+    done = render(project, written(template(named)))
+    assert set(desired(done)["modules"]) == {"database", "scorer"}
+
+
+def test_a_module_json_is_not_overwritten(project: ProjectDirectory) -> None:
+    solution(project, "modules/pump")
+    before = (project.root / "modules/pump/module.json").read_bytes()
+    made = {"pump": module("${MODULES.pump.amd64}"), "scorer": module("${MODULES.scorer}")}
+    done = render(project, written(template(made)), "-o", "modules/pump/module.json")
+    assert done.exit_code == 2
+    assert "modules/pump/module.json is an input of this command" in done.stderr
+    assert (project.root / "modules/pump/module.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("image", ["${MODULES.a\0b}", "${MODULEDIR<../a\0b>}"])
+def test_an_image_that_cannot_be_a_path_is_an_error(project: ProjectDirectory, image: str) -> None:
+    made = {"x": module(image), "scorer": module("${IMAGE}")}
+    done = render(project, written(template(made)))
+    assert done.exit_code == 1
+    assert "modules.x.settings.image: holds ${MODULE" in done.stderr
+
+
+def test_a_module_json_that_links_to_itself_is_none(project: ProjectDirectory) -> None:
+    solution(project, "modules/pump")
+    (project.root / "modules/pump/module.json").unlink()
+    (project.root / "modules/pump/module.json").symlink_to("module.json")
+    made = {"pump": module("${MODULES.pump}"), "scorer": module("${IMAGE}")}
+    done = render(project, written(template(made)))
+    assert done.exit_code == 1
+    assert "${MODULES.pump} is not set" in done.stderr
