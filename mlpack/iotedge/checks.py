@@ -90,10 +90,11 @@ def manifest_problems(
 
 
 def _whole(manifest: Manifest) -> Iterator[Problem]:
-    broken = {each.path for each in manifest.problems}
+    # One that cannot be read may be of a layered deployment, which needs no other.
+    runtime = tuple(f"{manifest.where}.{name}" for name in (AGENT, HUB))
+    broken = any(each.path.startswith(runtime) for each in manifest.problems)
     for name in (AGENT, HUB):
-        where = f"{manifest.where}.{name}"
-        if name not in manifest.sections and not any(p.startswith(where) for p in broken):
+        if name not in manifest.sections and not broken:
             yield Problem(manifest.where, f"{name!r} is missing")
     if AGENT in manifest.sections:
         agent = manifest.sections[AGENT].desired

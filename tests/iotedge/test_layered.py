@@ -62,3 +62,11 @@ def test_what_a_device_would_refuse_is_not_made(
 ) -> None:
     with pytest.raises(InvalidDeployment, match=reason):
         layered(Deployment(modules=(module,), routes=routes))
+
+
+def test_a_path_over_another_is_the_only_problem() -> None:
+    prefix = "properties.desired.modules.x.env"
+    agent = {f"{prefix}.LIMIT": {"value": "1"}, prefix: {"A": {"value": "1"}}}
+    found = problems(json.dumps({"modulesContent": {"$edgeAgent": agent}}).encode())
+    path = f"modulesContent.$edgeAgent.{prefix}"
+    assert [str(each) for each in found] == [f"{path}: is set together with a path below it"]
