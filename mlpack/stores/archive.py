@@ -76,7 +76,7 @@ class ArchiveStore:
         self._members: dict[Digest, str] = {}
         self._inflated: dict[Digest, str] = {}
         self._made: dict[Digest, bytes] = {}
-        self._layers: dict[str, Descriptor] = {}
+        self._layers: dict[str, Layer] = {}
         self._listed = self._read_index()
         self.images = tuple(self._docker_images()) or self._listed
         """In the order of the archive."""
@@ -221,22 +221,27 @@ class ArchiveStore:
         layers = []
         for name, diff_id in zip(names, diff_ids, strict=True):
             layer = self._layers[name] = self._layers.get(name) or self._describe(name)
-            if layer.media_type == media.LAYER_TAR and layer.digest != diff_id:
+            if layer.diff_id != diff_id:
                 raise Corrupt(f"{self.root}: {name!r} is not the layer {diff_id} of the config")
-            layers.append(Layer(layer, diff_id))
+            layers.append(layer)
         made = assemble(config, layers)
         self._made[made.config_descriptor.digest] = config
         self._made[made.digest] = made.manifest
         return Descriptor.of(made.manifest, media.MANIFEST)
 
-    def _describe(self, name: str) -> Descriptor:
-        """Hash one layer."""
+    def _describe(self, name: str) -> Layer:
+        """Hash one layer, and the tar in it, of which alone the config has the digest."""
         with self._files.open(name) as content, self._reading():
             blob = cast(io.BufferedReader, content)
             kind = _TYPES.get(compression_of(blob.peek(8)[:8]))
             digest, size = self._hashed(blob if kind else inflated(blob), name)
         (self._members if kind else self._inflated)[digest] = name
-        return Descriptor(kind or media.LAYER_TAR, digest, size)
+        described = Descriptor(kind or media.LAYER_TAR, digest, size)
+        if described.media_type == media.LAYER_TAR:
+            return Layer(described, digest)
+        with self._files.open(name) as content, self._reading():
+            diff_id, _ = self._hashed(inflated(cast(io.BufferedReader, content)), name)
+        return Layer(described, diff_id)
 
     @contextmanager
     def _aside(self, name: str, size: int) -> Iterator[BinaryIO]:

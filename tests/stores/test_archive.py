@@ -284,6 +284,11 @@ def test_a_path_and_a_name_may_have_colons(tmp_path: Path) -> None:
     assert split("none.tar:x:1", tmp_path) == (tmp_path / "none.tar", "x:1")
 
 
+def cut(compress: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
+    """Return ``compress`` without the end of what it makes."""
+    return lambda content: compress(content)[:-9]
+
+
 WRONG: dict[str, tuple[bytes, type[MlpackError], str]] = {
     "no tar": (b"hello" * 500, NotAnArchive, "is not a tar"),
     "nothing": (b"", NotAnArchive, "is not a tar"),
@@ -317,6 +322,26 @@ WRONG: dict[str, tuple[bytes, type[MlpackError], str]] = {
         tar(packed(lambda content: lzma.compress(content)[:-50], gzip.compress)),
         Corrupt,
         "is damaged",
+    ),
+    "a gzip layer that is cut off": (
+        tar(packed(cut(gzip.compress), gzip.compress)),
+        Corrupt,
+        "is damaged",
+    ),
+    "a zstd layer that is cut off": (
+        tar(packed(cut(zstandard.compress), gzip.compress)),
+        Corrupt,
+        "is not the layer",
+    ),
+    "more after a gzip layer": (
+        tar(packed(lambda content: gzip.compress(content) + b"more", gzip.compress)),
+        Corrupt,
+        "is damaged",
+    ),
+    "another layer with gzip": (
+        tar({**SAVED, "b/layer.tar": gzip.compress(LAYERS[0])}),
+        Corrupt,
+        "is not the layer",
     ),
     "a link out of the tar": (
         tar({**SAVED, "b/layer.tar": link("../../x")}),
