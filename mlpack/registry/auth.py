@@ -11,11 +11,18 @@ import json
 import re
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import urlencode
 
 from mlpack.registry.answers import NotARegistry, web_page
 from mlpack.registry.credentials import Credentials, Login
-from mlpack.registry.http_types import RegistryError, Request, Response, origin, shown_host
+from mlpack.registry.http_types import (
+    RegistryError,
+    Request,
+    Response,
+    address,
+    origin,
+    shown_host,
+)
 
 Flow = Generator[Request, Response, Response]
 CLIENT = "mlpack"
@@ -191,13 +198,8 @@ def _challenge(
 
 def _realm(challenge: Challenge, login: LoginState) -> str:
     """Return the token service's address; none if a registry with TLS names one without."""
-    try:
-        address = urljoin(login.origin, challenge.realm) if challenge.realm else ""
-        parts = urlsplit(address)
-        safe = parts.scheme == "https" or login.origin.startswith("http:")
-        return address if parts.scheme in {"http", "https"} and parts.hostname and safe else ""
-    except ValueError:
-        return ""
+    found = address(login.origin, challenge.realm) if challenge.realm else ""
+    return found if found.startswith("https:") or login.origin.startswith("http:") else ""
 
 
 def _log_in(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
@@ -16,6 +17,12 @@ ATTEMPTS = 5
 """How often a request is sent before its failure is one."""
 
 _PORTS = {"http": 80, "https": 443}
+
+_PLAIN = re.compile(r"[!-~]+")
+"""What a request line can hold."""
+
+_SHOWN = 80
+"""How much of an address that is none is shown, in characters."""
 
 
 class RegistryError(MlpackError):
@@ -242,9 +249,31 @@ def origin(url: str) -> str:
     return f"{parts.scheme}://{parts.hostname}:{parts.port or _PORTS.get(parts.scheme)}"
 
 
+def address(base: str, place: str) -> str:
+    """Return where ``place`` leads from ``base``; none if no request can be sent there.
+
+    >>> address("https://r.io/v2/", "/login"), address("https://r.io/v2/", "http://r.io:99999/")
+    ('https://r.io/login', '')
+    """
+    try:
+        url = urljoin(base, place)
+        parts = urlsplit(url)
+        usable = parts.scheme in _PORTS and parts.hostname and parts.port != 0
+    except ValueError:  # a port, or brackets without an address in them
+        return ""
+    return url if usable and _PLAIN.fullmatch(url) else ""
+
+
 def redirected(request: Request, status: int, place: str) -> Request:
     """Return the request that follows a redirect; credentials stay with the host they are for."""
-    url = urljoin(request.url, place)
+    url = address(request.url, place)
+    if not url:
+        # Without the query and the login, as in Request.
+        shown = place.partition("?")[0].rpartition("@")[2][:_SHOWN]
+        raise RegistryError(
+            f"{request} is redirected to {shown!a}, which is not an address",
+            hint="check the registry's name and port, or ask its operator",
+        )
     if request.url.startswith("https:") and not url.startswith("https:"):
         raise InsecureConnection(f"{request} is redirected to an address without encryption")
     headers = dict(request.headers)

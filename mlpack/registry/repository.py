@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import BinaryIO, cast
-from urllib.parse import urlencode, urljoin, urlsplit, urlunsplit
+from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from mlpack.oci import descriptor as media
 from mlpack.oci.descriptor import Descriptor, Digest, InvalidContent, Reference, parse
@@ -30,6 +30,7 @@ from mlpack.registry.http_types import (
     Request,
     Response,
     Unreachable,
+    address,
     origin,
 )
 from mlpack.registry.referrers import (
@@ -363,9 +364,9 @@ def _next_page(request: Request, response: Response) -> str:
     found = re.search(
         r"<([^>]*)>[^,<]*;\s*rel\s*=\s*\"?next\b", response.headers.get("link", ""), re.IGNORECASE
     )
-    if found is None:
+    if found is None or not address(request.url, found[1]):
         return ""
-    there, here = urlsplit(urljoin(request.url, str(found[1]))), urlsplit(request.url)
+    there, here = urlsplit(address(request.url, found[1])), urlsplit(request.url)
     return urlunsplit((here.scheme, here.netloc, there.path, there.query, ""))
 
 

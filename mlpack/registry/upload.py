@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sized
 from contextlib import contextmanager, suppress
 from queue import Empty, Full, Queue
 from typing import Protocol, cast
-from urllib.parse import urljoin, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from mlpack.errors import MlpackError
 from mlpack.oci.descriptor import Descriptor
@@ -30,6 +30,7 @@ from mlpack.registry.http_types import (
     Request,
     Response,
     Unreachable,
+    address,
     origin,
 )
 from mlpack.registry.session import RepositorySession
@@ -360,14 +361,15 @@ def location(request: Request, response: Response) -> str:
     A registry behind a proxy with TLS that names itself without is meant with it.
     """
     found = response.headers.get("location", "")
-    if not found:
-        if request.method in {"PATCH", "GET"}:
-            return request.url
+    if not found and request.method in {"PATCH", "GET"}:
+        return request.url
+    there = urlsplit(address(request.url, found) if found else "")
+    if not there.netloc:
         raise RegistryError(
             f"{request}: the registry names no address to upload to",
             hint="check the registry's name and port, or ask its operator",
         )
-    here, there = urlsplit(request.url), urlsplit(urljoin(request.url, found))
+    here = urlsplit(request.url)
     if (here.scheme, there.scheme) == ("https", "http") and here.hostname == there.hostname:
         there = there._replace(scheme=here.scheme, netloc=here.netloc)
     return there._replace(fragment="").geturl()

@@ -168,6 +168,7 @@ def test_basic() -> None:
         ([refused('Bearer realm="http://auth.example.com/"')], "no usable token service"),
         ([refused('Bearer realm="file:///etc/passwd"')], "no usable token service"),
         ([refused('Bearer realm="https://[::1"')], "no usable token service"),
+        ([refused('Bearer realm="https://a.example.com:99999/"')], "no usable token service"),
         ([refused("Bearer")], "no usable token service"),
         ([refused(BEARER), Response.of(200, {}, b"null")], "no token"),
         ([refused(BEARER), Response.of(200, {}, b'{"token":null,"access_token":7}')], "no token"),

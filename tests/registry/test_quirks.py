@@ -60,6 +60,16 @@ def headers(match: str, **given: str) -> Fault:
     return Fault(match, "headers", headers=named, times=99)
 
 
+NO_ADDRESSES = {
+    "brackets": "http://[::1:xx/",
+    "a port too high": "http://127.0.0.1:99999/",
+    "a port that is none": "http://127.0.0.1:x/",
+    "a file": "file:///etc/passwd",
+    "no host": "https:///v2/",
+    "a letter": "/v2/\xe9/",
+    "a space": "/v2/a b?password=secret",
+}
+
 MOUNT = "^POST .*mount="
 TWO = "scope=.*scope="
 SCARCE = 'Bearer realm="http://%s/token",service="tests",error="insufficient_scope"'
@@ -71,6 +81,10 @@ REFUSED = {
     "200": [status(MOUNT, 200)],
     "202 without an address": [status(MOUNT, 202)],
     "202 with an address elsewhere": [status(MOUNT, 202, Location="http://127.0.0.1:1/v2/x")],
+    **{
+        f"202 with {kind}": [status(MOUNT, 202, Location=place)]
+        for kind, place in NO_ADDRESSES.items()
+    },
     "a login page elsewhere": [status(MOUNT, 302, Location="http://login.example/")],
     "a login page here": [status(MOUNT, 302, Location="/login"), page("/login")],
     "Basic": [status(MOUNT, 401, WWW_Authenticate='Basic realm="harbor"')],
@@ -118,6 +132,10 @@ NONSENSE = {
     "a cut": Fault(LIST, "cut-answer", times=99),
     "a login page elsewhere": status(LIST, 302, Location="http://login.example/"),
     "redirects without an end": status(LIST, 302, Location="/v2/quirks/x/referrers/x"),
+    **{
+        f"a redirect to {kind}": status(LIST, 302, Location=place)
+        for kind, place in NO_ADDRESSES.items()
+    },
     **{str(code): status(LIST, code) for code in (204, 400, 401, 403, 404, 405, 429, 500, 501)},
 }
 
@@ -230,6 +248,7 @@ TAGS = "^GET .*/tags/list"
         (status(TAGS, 200, b'{"tags":["a"]}', Link="</v2/x/tags/list?n=1>; rel=next"), ("a",)),
         (status("tags", 200, b'{"tags":["a"]}', Link='<?last=a>; rel="next"'), ("a",)),
         (status("tags", 200, b'{"tags":["a"]}', Link="<http://x/tags/list>;rel=next"), ("a",)),
+        (status("tags", 200, b'{"tags":["a"]}', Link="<http://[::1:x>;rel=next"), ("a",)),
         (status(TAGS, 200, b'{"tags":["a"]}', Link="<x"), ("a",)),
     ],
 )
@@ -347,6 +366,21 @@ def test_an_upload_at_another_name_of_the_registry(proxy: Faulty) -> None:
     elsewhere = [each for each in proxy.seen if "localhost" in each.headers["Host"]]
     assert elsewhere
     assert not any("Authorization" in each.headers for each in elsewhere)
+
+
+@pytest.mark.parametrize("kind", NO_ADDRESSES)
+def test_an_address_that_is_none_is_refused(proxy: Faulty, kind: str) -> None:
+    proxy.faults += [
+        status("^GET .*/manifests/", 302, Location=NO_ADDRESSES[kind]),
+        headers("^POST", Location=NO_ADDRESSES[kind]),
+    ]
+    with opened(proxy) as store:
+        with pytest.raises(RegistryError, match="which is not an address") as caught:
+            store.resolve("1")
+        assert "check the registry's name" in caught.value.hint
+        assert "secret" not in str(caught.value)
+        with pytest.raises(RegistryError, match="names no address to upload to"):
+            store.put(TARGET, io.BytesIO(BLOB))
 
 
 def test_storage_that_refuses_an_upload_gets_it_once(proxy: Faulty) -> None:
