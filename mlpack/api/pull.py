@@ -10,7 +10,7 @@ from mlpack.api.push import copy_members
 from mlpack.errors import UsageError
 from mlpack.interruptions import held_back
 from mlpack.model.order import moment
-from mlpack.model.version import LATEST, check_name, check_version, check_word
+from mlpack.model.version import BASE, LATEST, check_name, check_version, check_word
 from mlpack.oci.descriptor import Descriptor, Digest, InvalidDigest, Reference
 from mlpack.oci.image import Image
 from mlpack.project.ledger import Ledger, ReleaseRecord
@@ -52,6 +52,9 @@ class PullResult:
 
     release: str
     """``NAME:VERSION`` if it is a release of a model, else empty."""
+
+    written: str
+    """How commands of this project take it."""
 
     target: Descriptor
     copied: CopyResult
@@ -112,10 +115,12 @@ def pull(session: Session, request: Pull) -> PullResult:
         entry = _entry(session, found, noted)
         if entry is not None:
             Ledger(project.ledger).record_release(entry)
+    release = f"{model}:{version}" if model else ""
     return PullResult(
         reference=place.pinned(found.target.digest),
         name=tag,
-        release=f"{model}:{version}" if model else "",
+        release=release,
+        written=release or _written(session, tag),
         target=found.target,
         copied=copied,
         traffic=registries.traffic.since(before),
@@ -147,6 +152,15 @@ def _entry(session: Session, found: FoundImage, noted: Mapping[str, str]) -> Rel
         identity=record,
         created=moment(when) if when else session.clock.now(),
     )
+
+
+def _written(session: Session, tag: str) -> str:
+    """Return how commands take an image of the store that is not a release."""
+    if tag == BASE:
+        return BASE
+    root = session.project.layout.root
+    inside = root.is_relative_to(session.directory)
+    return f"oci:{root.relative_to(session.directory) if inside else root}:{tag}"
 
 
 def _release(image: Image) -> tuple[str, str]:

@@ -23,10 +23,11 @@ def pull(request: Pull) -> None:
     """Bring an image from a registry into the project's store.
 
     Only what the store lacks is fetched, for all platforms. A release of a model becomes a
-    release of this project. Prints the reference with its digest.
+    release of this project; any other image is oci:.mlpack/oci:NAME for other commands. Prints the
+    reference with its digest.
     """
     pulled = console.project().pull(request)
     moved = console.moved(pulled.copied, pulled.traffic, "received")
-    console.note(f"{pulled.release or pulled.name}: {moved}; in the store as {pulled.name}")
+    console.note(f"{pulled.release or pulled.name}: {moved}; for other commands: {pulled.written}")
     console.note_conversion(pulled.converted)
     console.answer(pulled, str(pulled.reference))

@@ -201,3 +201,14 @@ def test_a_bundle_of_a_docker_image_is_an_oci_layout_or_has_no_manifest(
     else:
         assert said["image"] == str(images.as_oci(docker).root.digest)
         assert said["converted"] == {"from": str(docker.digest), "to": said["image"]}
+
+
+def test_what_pull_says_is_what_other_commands_take(remote: RegistryStore, tmp_path: Path) -> None:
+    images = LayoutStore(tmp_path / "images")
+    source = publish(remote, images, usual(images, b"1", AMD64).descriptor, "x")
+    (tmp_path / "mlpack.toml").write_text('[model]\nname = "fan"\n')
+    pulled = run("-C", str(tmp_path), "pull", source, "--as", "candidate")
+    assert pulled.exit_code == 0, pulled.stderr
+    assert "for other commands: oci:.mlpack/oci:candidate\n" in pulled.stderr
+    found = mlpack("-C", tmp_path, "diff", "none", "oci:.mlpack/oci:candidate")
+    assert found["layers"]
