@@ -149,7 +149,7 @@ class LayoutStore:
     def resolve(self, name: str) -> Descriptor:
         """Return what ``name`` points at, a tag or a whole name; raise :class:`NamedTwice`."""
         for key in (REF_NAME, IMAGE_NAME):
-            found = [each for each in self.entries() if each.annotations.get(key) == name]
+            found = self._named(name, key)
             if found:
                 self._require_one(name, found)
                 return found[0]
@@ -157,7 +157,12 @@ class LayoutStore:
 
     def check_free(self, name: str) -> None:
         """Raise :class:`NamedTwice` if ``name`` is that of several images, so none's to move."""
-        self._require_one(name, [e for e in self.entries() if e.annotations.get(REF_NAME) == name])
+        self._require_one(name, self._named(name, REF_NAME))
+
+    def _named(self, name: str, key: str) -> list[Descriptor]:
+        """Return the entries of a name; only their originals are read."""
+        named = (each for each in self.listed() if each.annotations.get(key) == name)
+        return [self._original(each) for each in named]
 
     def _require_one(self, name: str, found: Sequence[Descriptor]) -> None:
         digests = {each.digest: each for each in found}
