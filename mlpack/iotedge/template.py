@@ -163,10 +163,10 @@ def image_key(variable: str) -> str:
 
 
 def module_folder(variable: str) -> tuple[str, str]:
-    r"""Return an image's variable without platform, and the folder of its ``module.json``.
+    """Return an image's variable without platform, and the folder of its ``module.json``.
 
-    >>> module_folder("MODULES.pump.amd64"), module_folder("MODULEDIR<..\pump>")
-    (('MODULES.pump', 'modules/pump'), ('MODULEDIR<..\\pump>', '../pump'))
+    >>> module_folder("MODULES.pump.amd64"), module_folder("MODULEDIR<../pump>")
+    (('MODULES.pump', 'modules/pump'), ('MODULEDIR<../pump>', '../pump'))
     """
     if variable.startswith(_MODULES):
         name = _module_name(image_key(variable))

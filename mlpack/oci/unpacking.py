@@ -72,7 +72,7 @@ def compression_of(first: bytes) -> Compression:
 
     ``zstd-skippable`` begins with a frame for other readers (RFC 8878, 3.1.2).
 
-    >>> compression_of(b"\x1f\x8b\x08"), compression_of(b"etc/passwd")
+    >>> compression_of(bytes.fromhex("1f8b08")), compression_of(b"etc/passwd")
     ('gzip', 'none')
     """
     if 0x50 <= (first or b"\0")[0] <= 0x5F and first[1:4] == b"\x2a\x4d\x18":

@@ -52,7 +52,7 @@ def test_diff_of_two_releases_fetches_the_model_layer_alone(
     project: ProjectDirectory, name: str
 ) -> None:
     found = document(project, "diff", "fan:1", "fan:2", "--engine", name)
-    assert list(found) == ["engine", "old", "new", "layers", "transfer"]
+    assert list(found) == ["engine", "old", "new", "layers", "transfer", "refusals"]
     assert (found["engine"], found["old"], found["new"]) == (name, "fan:1", "fan:2")
     assert [each["action"] for each in found["layers"]] == ["reuse"] * 4 + ["fetch"]
     wanted = image(project, "fan-2")

@@ -186,6 +186,7 @@ def test_documents_other_tools_rely_on(project: ProjectDirectory) -> None:
         "new": "str",
         "layers": [{"digest": "str", "bytes": "int", "action": "str", "why": "str"}],
         "transfer": TRANSFER,
+        "refusals": [],
     }
     assert {each["action"] for each in diff["layers"]} == {"reuse", "fetch"}
     build = json.loads(run(*at, "build", "fan:1").stdout)

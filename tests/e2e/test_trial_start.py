@@ -256,6 +256,12 @@ def test_arm64_is_started_where_it_is_emulated(
     assert "qemu" in began.way
 
 
+def containers(docker: Docker) -> set[str]:
+    """All of Docker's, running or not."""
+    done = subprocess.run(docker.command("ps", "-aq"), capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
 def test_an_engine_starts_where_the_machine_does_not(
     real_project: ProjectDirectory,
     tmp_path: Path,
@@ -267,13 +273,13 @@ def test_an_engine_starts_where_the_machine_does_not(
     found = trial(real_project, cache)
     engine = find_engine(real_project.layout, found.base, ("docker",))
     assert engine is not None
+    before = containers(docker)
     register(real_project, tiny_onnx(tmp_path / "m.onnx", bias=11), "contained")
     began = start(real_project, replace(found, engine=engine), "contained")
     if began.outcome == "never":
         unavailable(began.note)
     assert (began.outcome, began.way) == ("started", "docker"), began
-    left = subprocess.run(docker.command("ps", "-aq"), capture_output=True, text=True, check=True)
-    assert left.stdout == ""
+    assert containers(docker) == before
 
 
 def test_an_interruption_leaves_no_process(

@@ -252,11 +252,11 @@ def _settings(folder: Path, port: int, certificate: Certificate | None) -> str:
         "version: 0.1",
         "log: {level: error}",
         f"storage: {{filesystem: {{rootdirectory: {folder}/data}}}}",
+        "validation: {manifests: {urls: {allow: ['^https://example\\.invalid/']}}}",
         "http:",
         f"  addr: 127.0.0.1:{port}",
         # Without a secret of its own, two on one folder would not read each other's uploads.
         "  secret: for-tests",
-        "validation: {manifests: {urls: {allow: ['^https://example\\.invalid/']}}}",
     ]
     if certificate:
         lines.append(f"  tls: {{certificate: {certificate.chain}, key: {certificate.key}}}")

@@ -59,6 +59,9 @@ def prove_independence(model: ModelProto) -> Independence:
         proof.run()
     except NotProved as reason:
         return Independence(False, str(reason))
+    except (ValueError, TypeError, LookupError, ArithmeticError) as error:
+        # A damaged file may hold any number anywhere; onnxruntime says what is wrong with it.
+        return Independence(False, f"the graph contradicts itself ({type(error).__name__})")
     return Independence(True)
 
 
