@@ -83,9 +83,18 @@ INDEPENDENT = {
     ),
     "scaled": model(("Scaler", "x", "y", {"offset": [0.0, 1.0], "scale": [1.0, 2.0]})),
     "no name": model(("Relu", "x", "y"), x=(None, 2)),
+    "normal rows": model(("LayerNormalization", "x fw", "y"), fw=np.ones(2)),
+    "rows of length one": model(("LpNormalization", "x", "y")),
+    "normal pictures": model(
+        ("MeanVarianceNormalization", "x", "y", {"axes": [2, 3]}), x=("n", 1, 2, 2)
+    ),
+    "nothing dropped": model(("Dropout", "x", "y")),
 }  # fmt: skip
 
 DEPENDENT = {
+    "normal columns": model(("LayerNormalization", "x fw", "y", {"axis": 0}), fw=np.ones(2)),
+    "columns of length one": model(("LpNormalization", "x", "y", {"axis": 0})),
+    "normal over all pictures": model(("MeanVarianceNormalization", "x", "y"), x=("n", 1, 2, 2)),
     "the mean of all rows": model(("ReduceMean", "x", "m", {"axes": [0]}), ("Sub", "x m", "y")),
     "one scale for all rows": model(("ReduceMax", "x", "m"), ("Div", "x m", "y")),
     "softmax over rows": model(("Softmax", "x", "y", {"axis": 0})),
