@@ -13,7 +13,7 @@ import pytest
 
 from tests.e2e.wire import Certificate, local_certificate
 from tests.registry.registry import Registry, running
-from tests.support import PROFILE, SHARED, lasting_folder
+from tests.support import PROFILE, SHARED, lasting_folder, own_environment
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # In the background of a script; what tests start and interrupt must not inherit that.
@@ -93,11 +93,8 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 @pytest.fixture(autouse=True)
 def _own_environment() -> Iterator[None]:
     """Undo what a module opened in this process exports for its script."""
-    before = dict(os.environ)
-    yield
-    if os.environ != before:
-        os.environ.clear()
-        os.environ.update(before)
+    with own_environment():
+        yield
 
 
 @pytest.fixture

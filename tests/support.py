@@ -48,6 +48,17 @@ def require(path: Path) -> Path:
     return path
 
 
+@contextmanager
+def own_environment() -> Iterator[None]:
+    """Undo at the end what a module opened in this process exports for its script."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
 def unavailable(reason: str) -> None:
     """Skip with ``reason``; where ``MLPACK_REQUIRE_E2E=1`` says nothing may be skipped, fail."""
     if os.environ.get("MLPACK_REQUIRE_E2E") == "1":

@@ -295,14 +295,15 @@ def graft(session: Session, request: Graft) -> GraftResult:
         source = FirstOf(work, here.store, there.store)
         copy(source, target.store, root, CopyOptions(mounts=mounts))
         priced = [each.under(index, there.index, rule, link) for each in made]
-        named = root if target.release else shown(target.store, root)
+        as_held = shown(target.store, root)
+        named = root if target.release else as_held
         done = GraftResult(
             reference=reference(target.store, request.out, root),
             release=target.release,
             target=named,
             platforms=tuple(each if named == root else each.in_oci() for each in priced),
             left_out=left_out,
-            converted=DigestChange.between(root, shown(target.store, root)),
+            converted=DigestChange.between(root, as_held),
         )
         target.publish(root, _identity(done), _entry(session, done, root))
     return done

@@ -404,7 +404,7 @@ def _fill(value: object, variables: Variables, where: str, *, login: bool) -> ob
         return value
     filled: dict[str, object] = {}
     for key, each in _with_objects(value).items():
-        # A place of its own: what is inside may be a secret, and the name is none.
+        # A place of its own: the value may be a secret, the name is not.
         place = f"{where} (a name)".lstrip()
         name = _text(key.removeprefix(_WITHOUT_QUOTES), variables, place, login=False)
         if name in filled:

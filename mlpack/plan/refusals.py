@@ -68,9 +68,13 @@ class Refusal:
     remedy: str
     """What to do."""
 
+    @property
+    def verb(self) -> str:
+        """What the engine does to an image, or to a part of it."""
+        return "refuses" if self.effect == "refused" else "unpacks other files of"
+
     def __str__(self) -> str:
-        verb = "refuses" if self.effect == "refused" else "unpacks other files of"
-        return f"{self.engine} {verb} {self.where}: {self.why}"
+        return f"{self.engine} {self.verb} {self.where}: {self.why}"
 
 
 class NotTaken(MlpackError):

@@ -217,8 +217,7 @@ def choose_taken(
 
 
 def _not(refusal: Refusal, what: str) -> str:
-    verb = "refuses" if refusal.effect == "refused" else "unpacks other files of"
-    return f"{refusal.engine} {verb} {what} ({refusal.where}: {refusal.why})"
+    return f"{refusal.engine} {refusal.verb} {what} ({refusal.where}: {refusal.why})"
 
 
 def _settings(node: Node | None) -> dict[str, object]:

@@ -26,7 +26,7 @@ class NotARegistry(RegistryError):
 
 
 def web_page(headers: Mapping[str, str], content: bytes = b"", url: str = "") -> str:
-    """Return which kind of web page an answer is, or ``""`` if it is none.
+    """Return which kind of web page an answer is, or ``""`` for any other answer.
 
     >>> web_page({"content-type": "text/html; charset=utf-8"}, b"<input type=password>")
     'a login page'

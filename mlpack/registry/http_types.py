@@ -22,7 +22,7 @@ _PLAIN = re.compile(r"[!-~]+")
 """What a request line can hold."""
 
 _SHOWN = 80
-"""How much of an address that is none is shown, in characters."""
+"""How much of an invalid address a message shows, in characters."""
 
 
 class RegistryError(MlpackError):

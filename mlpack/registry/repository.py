@@ -364,9 +364,10 @@ def _next_page(request: Request, response: Response) -> str:
     found = re.search(
         r"<([^>]*)>[^,<]*;\s*rel\s*=\s*\"?next\b", response.headers.get("link", ""), re.IGNORECASE
     )
-    if found is None or not address(request.url, found[1]):
+    place = address(request.url, found[1]) if found else ""
+    if not place:
         return ""
-    there, here = urlsplit(address(request.url, found[1])), urlsplit(request.url)
+    there, here = urlsplit(place), urlsplit(request.url)
     return urlunsplit((here.scheme, here.netloc, there.path, there.query, ""))
 
 

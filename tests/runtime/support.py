@@ -19,7 +19,7 @@ import httpx
 from mlpack.runtime.http.app import application
 from mlpack.runtime.scoring_service import ScoringService
 from mlpack.runtime.settings import RuntimeSettings
-from tests.support import free_port
+from tests.support import free_port, own_environment
 
 FAN = """
 import json
@@ -84,14 +84,12 @@ def start(settings: RuntimeSettings) -> ScoringService:
 @contextmanager
 def started(settings: RuntimeSettings) -> Iterator[ScoringService]:
     """The module of a release, until the block ends; it exports variables to its script."""
-    before = dict(os.environ)
-    module = start(settings)
-    try:
-        yield module
-    finally:
-        module.close()
-        os.environ.clear()
-        os.environ.update(before)
+    with own_environment():
+        module = start(settings)
+        try:
+            yield module
+        finally:
+            module.close()
 
 
 def ask(
